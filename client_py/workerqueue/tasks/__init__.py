@@ -1,0 +1,1 @@
+"""Payload messages of the built-in task kinds, by version."""

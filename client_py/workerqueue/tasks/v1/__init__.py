@@ -1,0 +1,1 @@
+"""Generated stubs of the built-in task kinds (`workerqueue.tasks.v1`)."""
