@@ -1,0 +1,1 @@
+"""The tests. A package, so that its helpers import under one name from everywhere."""

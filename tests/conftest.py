@@ -1,0 +1,90 @@
+"""Fixtures for every test: real PostgreSQL, one major or several.
+
+`--pg 18,16` runs each test that uses a database on those majors. Without it tests run on the newest
+major at hand, and those marked `all_postgres` on every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres import ClusterPool, Database, PostgresCluster, available_majors
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pg",
+        metavar="MAJORS",
+        help="PostgreSQL majors to run on, such as 18,16 (default: the newest; "
+        "tests marked all_postgres: all at hand)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _chosen_majors(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    at_hand = ", ".join(map(str, available_majors()))
+    return f"postgresql: {at_hand} at hand; chosen: {config.getoption('--pg') or 'default'}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "postgres_major" not in metafunc.fixturenames:
+        return
+    majors = _chosen_majors(metafunc.config)
+    if majors is None:
+        majors = list(available_majors())
+        if metafunc.definition.get_closest_marker("all_postgres") is None:
+            majors = majors[:1]
+    ids = [f"pg{major}" for major in majors]
+    metafunc.parametrize("postgres_major", majors, ids=ids, scope="session")
+
+
+def _chosen_majors(config: pytest.Config) -> list[int] | None:
+    option = config.getoption("--pg")
+    if option is None:
+        return None
+    at_hand = available_majors()
+    chosen = [int(major) if major.isdecimal() else 0 for major in option.split(",")]
+    if not set(chosen) <= set(at_hand):
+        raise pytest.UsageError(
+            f"--pg {option}: at hand are the majors {', '.join(map(str, at_hand))}"
+        )
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def cluster_pool() -> Iterator[ClusterPool]:
+    """The shared clusters; destroyed when the tests end."""
+    pool = ClusterPool()
+    yield pool
+    pool.destroy()
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_major: int, cluster_pool: ClusterPool) -> PostgresCluster:
+    """A running cluster that other tests share: leave it running."""
+    return cluster_pool.get(postgres_major)
+
+
+@pytest.fixture
+def database(postgres: PostgresCluster) -> Iterator[Database]:
+    """An empty database of the test's own, dropped afterwards."""
+    database = postgres.create_database()
+    yield database
+    postgres.drop_database(database)
+
+
+@pytest.fixture
+def own_postgres(postgres_major: int) -> Iterator[PostgresCluster]:
+    """A running cluster of the test's own, to stop, kill, freeze and start at will."""
+    cluster = PostgresCluster(postgres_major)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.thaw()
+        cluster.destroy()
