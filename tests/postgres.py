@@ -290,7 +290,7 @@ class ClusterPool:
 
 
 def _account_to_run_as(bin_dir: Path) -> str | None:
-    """None: as who runs the tests. For root another account, which must be able to read `bin_dir`."""
+    """None: as who runs the tests. For root: an account that is then able to read `bin_dir`."""
     if os.geteuid() != 0:
         return None
     ensure_user_exists(_ACCOUNT_FOR_ROOT)
