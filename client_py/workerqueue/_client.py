@@ -1,0 +1,128 @@
+"""The producer's client for code without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+from google.protobuf.message import Message
+
+from workerqueue import _channel, _enqueue
+from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue, TaskHandle
+from workerqueue._status import from_rpc_error
+from workerqueue.v1 import worker_queue_pb2, worker_queue_pb2_grpc
+
+
+class Client:
+    """Enqueues tasks. Safe to share between threads; make one per process and keep it.
+
+    Every call makes its task ids itself, so it is repeated when the server cannot be reached (up to
+    5 times in about 3 s) without ever making a second task.
+
+    Args:
+        address: ``host:port`` of the server, or any gRPC target. Default: the environment's
+            ``WORKERQUEUE_ADDRESS``, else ``127.0.0.1:50551``. Nothing is connected until the
+            first call.
+        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``. Default: none, plain text.
+        token: Sent with each call as a bearer token, or a function that gives it. Default: the
+            environment's ``WORKERQUEUE_TOKEN``, else none. Without TLS it travels in plain text.
+        timeout: Seconds one call may take, its repeats included. Default: 30.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: _channel.Token | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self._channel = _channel.open_channel(_channel.resolve_address(address), credentials)
+        self._stub = worker_queue_pb2_grpc.WorkerQueueStub(self._channel)
+        self._token = _channel.resolve_token(token)
+        self._timeout = timeout
+
+    def enqueue(self, payload: Message, **options: Unpack[EnqueueOptions]) -> TaskHandle:
+        """Stores one task. When it returns, the task is committed and survives any crash.
+
+        Args:
+            payload: The kind's message, such as ``StartRun(id="run_1")``.
+            **options: See ``EnqueueOptions``.
+
+        Raises:
+            InvalidRequestError: The server refuses an option, the kind or the payload.
+            UnavailableError, OverloadedError: Try again later, with the same ``task_id``.
+            WorkerQueueError: Anything else the server answers with.
+            TypeError, ValueError: An option cannot be sent.
+        """
+        return self._enqueue(_enqueue.build_request(payload, options))
+
+    def enqueue_dynamic(
+        self,
+        kind: str,
+        args: Mapping[str, JsonValue] | None = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> TaskHandle:
+        """Stores one task without generated code.
+
+        Args:
+            kind: The kind's name, such as ``startRun``.
+            args: The payload's fields, as in its proto3 JSON form. Default: an empty message.
+            **options: See ``EnqueueOptions``.
+
+        Raises:
+            As ``enqueue``.
+        """
+        return self._enqueue(_enqueue.build_dynamic_request(kind, args, options))
+
+    def enqueue_batch(
+        self, items: Iterable[Message | EnqueueItem], *, all_or_nothing: bool = False
+    ) -> list[BatchResult]:
+        """Stores up to 10,000 tasks or 4 MiB in one transaction, in this order.
+
+        Args:
+            items: Payload messages, or ``EnqueueItem`` for those with options of their own.
+            all_or_nothing: Whether one refused item refuses all. Default: False, each for itself.
+
+        Returns:
+            One result per item, in order. A refused item does not raise; look at ``error``.
+
+        Raises:
+            ValueError: There are no items.
+            TooLargeError: More than one call may carry.
+            WorkerQueueError: Nothing could be tried.
+        """
+        request = _enqueue.build_batch(items, all_or_nothing)
+        try:
+            response = self._stub.EnqueueBatch(
+                request, timeout=self._timeout, metadata=_channel.call_metadata(self._token)
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return _enqueue.read_batch(request, response)
+
+    def close(self) -> None:
+        """Closes the connection. Calls that still run are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _enqueue(self, request: worker_queue_pb2.EnqueueRequest) -> TaskHandle:
+        try:
+            response = self._stub.Enqueue(
+                request, timeout=self._timeout, metadata=_channel.call_metadata(self._token)
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return _enqueue.read_response(response)

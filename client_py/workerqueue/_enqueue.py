@@ -1,0 +1,339 @@
+"""Building enqueue calls and reading their answers: pure functions that every client shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, TypedDict, Unpack
+
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+
+from workerqueue._convert import to_duration, to_timestamp
+from workerqueue._errors import TooLargeError, WorkerQueueError
+from workerqueue._status import from_status
+from workerqueue._uuid7 import uuid7
+from workerqueue.v1 import policy_pb2, task_pb2, worker_queue_pb2
+
+MAX_BATCH_ITEMS: Final = 10_000
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+
+JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential backoff; replaces the kind's retry policy as a whole.
+
+    Attempt n waits ``initial_backoff * multiplier ** (n - 1)``, at most ``max_backoff``, spread by
+    ``jitter``.
+
+    Attributes:
+        initial_backoff: The wait after the first failed attempt, as a timedelta or in seconds;
+            1 ms to 1 day. Default: 1 s.
+        multiplier: The factor from one wait to the next, 1 to 100. Default: 2.
+        max_backoff: The longest wait, 1 ms to 30 days. Default: 1 hour.
+        jitter: Random spread as a share of the wait, 0 to 1. Default: 0.1 (plus or minus 10 %).
+    """
+
+    initial_backoff: timedelta | float | None = None
+    multiplier: float | None = None
+    max_backoff: timedelta | float | None = None
+    jitter: float | None = None
+
+    def to_proto(self) -> policy_pb2.RetryPolicy:
+        """The contract's message."""
+        message = policy_pb2.RetryPolicy(multiplier=self.multiplier or 0.0, jitter=self.jitter)
+        if self.initial_backoff is not None:
+            message.initial_backoff.CopyFrom(to_duration(self.initial_backoff, "initial_backoff"))
+        if self.max_backoff is not None:
+            message.max_backoff.CopyFrom(to_duration(self.max_backoff, "max_backoff"))
+        return message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long a finished task is kept, by the state it ended in; 0 s to 30 days each.
+
+    A field that is None keeps the kind's policy.
+
+    Attributes:
+        succeeded: Tasks that succeeded, as a timedelta or in seconds. Default: 1 day.
+        dead: Tasks out of attempts or failed permanently. Default: 14 days.
+        cancelled: Tasks that were cancelled. Default: 1 day.
+        expired: Tasks not started by their ``expire_at``. Default: 1 day.
+    """
+
+    succeeded: timedelta | float | None = None
+    dead: timedelta | float | None = None
+    cancelled: timedelta | float | None = None
+    expired: timedelta | float | None = None
+
+    def to_proto(self) -> policy_pb2.RetentionPolicy:
+        """The contract's message."""
+        message = policy_pb2.RetentionPolicy()
+        if self.succeeded is not None:
+            message.succeeded.CopyFrom(to_duration(self.succeeded, "succeeded"))
+        if self.dead is not None:
+            message.dead.CopyFrom(to_duration(self.dead, "dead"))
+        if self.cancelled is not None:
+            message.cancelled.CopyFrom(to_duration(self.cancelled, "cancelled"))
+        if self.expired is not None:
+            message.expired.CopyFrom(to_duration(self.expired, "expired"))
+        return message
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """The keyword arguments of every enqueue call; each overrides the kind's policy.
+
+    An option that is left out, or None, keeps the policy. Durations are a timedelta or a number of
+    seconds; times are aware datetimes (a naive one raises ValueError).
+    """
+
+    task_id: str | None
+    """The task's id, a UUID. Default: a new UUIDv7. The same id never makes a second task."""
+    queue: str | None
+    """The queue, 1 to 128 bytes: letters, digits and ``._:/-``."""
+    priority: int | None
+    """Larger runs first; -1000 to 1000."""
+    max_attempts: int | None
+    """Attempts it gets in all, 1 to 1000."""
+    timeout: timedelta | float | None
+    """The hard limit on one attempt, 100 ms to 7 days."""
+    lease_duration: timedelta | float | None
+    """How long the server waits without a heartbeat, 1 s to 1 hour."""
+    run_at: datetime | None
+    """Not before this time (the server's clock). Not together with ``delay``."""
+    delay: timedelta | float | None
+    """Not before this long after the server stored it. Not together with ``run_at``."""
+    expire_at: datetime | None
+    """Dropped if no attempt started by then."""
+    concurrency_key: str | None
+    """Tasks that share it run one at a time; an empty string runs without the policy's key."""
+    concurrency_limit: int | None
+    """How many tasks of that key may run at once, 1 to 1000."""
+    retry: RetryPolicy | None
+    """Waiting times between attempts."""
+    retention: Retention | None
+    """How long the finished task is kept."""
+    tags: Iterable[str]
+    """Up to 16 words to find the task by."""
+    metadata: Mapping[str, str] | None
+    """Notes passed on to the worker: up to 64 entries, 16 KiB in all."""
+
+
+class EnqueueOutcome(StrEnum):
+    """What an enqueue did."""
+
+    CREATED = "created"
+    """A new task was stored."""
+    ALREADY_EXISTED = "already_existed"
+    """The ``task_id`` was known: the first task is the answer, nothing was changed."""
+    UNKNOWN = "unknown"
+    """An outcome that this version of the client has no name for."""
+
+
+_OUTCOMES: Final = {
+    worker_queue_pb2.ENQUEUE_OUTCOME_CREATED: EnqueueOutcome.CREATED,
+    worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED: EnqueueOutcome.ALREADY_EXISTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHandle:
+    """A stored task.
+
+    Attributes:
+        task_id: The task's id.
+        outcome: What the enqueue did.
+        task: The task as the server stored it.
+    """
+
+    task_id: str
+    outcome: EnqueueOutcome
+    task: task_pb2.Task
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one item of a batch.
+
+    Attributes:
+        task_id: The task's id; for a refused item, the id it would have had.
+        outcome: What the enqueue did; None if the item was refused.
+        error: Why the item was refused; None if it was stored.
+    """
+
+    task_id: str
+    outcome: EnqueueOutcome | None
+    error: WorkerQueueError | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item is stored."""
+        return self.error is None
+
+
+class EnqueueItem:
+    """One task of a batch, with its own options.
+
+    Args:
+        payload: The kind's message.
+        **options: See ``EnqueueOptions``.
+
+    Raises:
+        TypeError, ValueError: An option cannot be sent; raised here, not by the batch call.
+    """
+
+    __slots__ = ("request",)
+
+    def __init__(self, payload: Message, **options: Unpack[EnqueueOptions]) -> None:
+        self.request = build_request(payload, options)
+
+    @classmethod
+    def dynamic(
+        cls,
+        kind: str,
+        args: Mapping[str, JsonValue] | None = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> EnqueueItem:
+        """An item without generated code; arguments as for ``enqueue_dynamic``."""
+        item = cls.__new__(cls)
+        item.request = build_dynamic_request(kind, args, options)
+        return item
+
+
+def build_request(payload: Message, options: EnqueueOptions) -> worker_queue_pb2.EnqueueRequest:
+    """The request for a payload message."""
+    if isinstance(payload, Any):
+        packed = payload
+    elif isinstance(payload, Message):
+        packed = Any(
+            type_url=f"type.googleapis.com/{payload.DESCRIPTOR.full_name}",
+            value=payload.SerializeToString(),
+        )
+    else:
+        raise TypeError(f"the payload must be a protobuf message, not {type(payload).__name__}")
+    return worker_queue_pb2.EnqueueRequest(
+        task_id=options.get("task_id") or uuid7(), payload=packed, options=_task_options(options)
+    )
+
+
+def build_dynamic_request(
+    kind: str, args: Mapping[str, JsonValue] | None, options: EnqueueOptions
+) -> worker_queue_pb2.EnqueueRequest:
+    """The request for a kind by name and its payload's fields in JSON form."""
+    if not isinstance(kind, str) or not kind:
+        raise ValueError("kind must be the name of a task kind, such as 'startRun'")
+    struct = None
+    if args is not None:
+        try:
+            struct = json_format.ParseDict(dict(args), Struct())
+        except json_format.ParseError as error:
+            raise ValueError(f"args cannot be written as JSON: {error}") from error
+    return worker_queue_pb2.EnqueueRequest(
+        task_id=options.get("task_id") or uuid7(),
+        dynamic=worker_queue_pb2.DynamicPayload(kind=kind, args=struct),
+        options=_task_options(options),
+    )
+
+
+def build_batch(
+    items: Iterable[Message | EnqueueItem], all_or_nothing: bool
+) -> worker_queue_pb2.EnqueueBatchRequest:
+    """The request for a batch.
+
+    Raises:
+        ValueError: There are no items.
+        TooLargeError: More than the server takes in one call.
+    """
+    no_options = EnqueueOptions()
+    requests = [
+        item.request if isinstance(item, EnqueueItem) else build_request(item, no_options)
+        for item in items
+    ]
+    if not requests:
+        raise ValueError("a batch needs at least one item")
+    if len(requests) > MAX_BATCH_ITEMS:
+        raise TooLargeError(f"a batch holds at most {MAX_BATCH_ITEMS} items, not {len(requests)}")
+    batch = worker_queue_pb2.EnqueueBatchRequest(tasks=requests, all_or_nothing=all_or_nothing)
+    if (size := batch.ByteSize()) > MAX_MESSAGE_BYTES:
+        raise TooLargeError(f"a batch holds at most {MAX_MESSAGE_BYTES} bytes, not {size}")
+    return batch
+
+
+def read_response(response: worker_queue_pb2.EnqueueResponse) -> TaskHandle:
+    """The stored task."""
+    return TaskHandle(response.task.task_id, _outcome(response.outcome), response.task)
+
+
+def read_batch(
+    request: worker_queue_pb2.EnqueueBatchRequest, response: worker_queue_pb2.EnqueueBatchResponse
+) -> list[BatchResult]:
+    """The results, in the order of the items."""
+    return [
+        BatchResult(asked.task_id, None, from_status(result.error))
+        if result.HasField("error")
+        else BatchResult(result.task_id, _outcome(result.outcome), None)
+        for asked, result in zip(request.tasks, response.results, strict=True)
+    ]
+
+
+def _outcome(value: worker_queue_pb2.EnqueueOutcome) -> EnqueueOutcome:
+    return _OUTCOMES.get(value, EnqueueOutcome.UNKNOWN)
+
+
+def _task_options(options: EnqueueOptions) -> worker_queue_pb2.TaskOptions | None:
+    if not options or options.keys() == {"task_id"}:
+        return None
+    unknown = options.keys() - EnqueueOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown enqueue option: {', '.join(sorted(unknown))}")
+    message = worker_queue_pb2.TaskOptions(
+        queue=options.get("queue") or "",
+        priority=options.get("priority"),
+        max_attempts=_count(options.get("max_attempts"), "max_attempts"),
+        concurrency_key=options.get("concurrency_key"),
+        concurrency_limit=_count(options.get("concurrency_limit"), "concurrency_limit"),
+        tags=_tags(options.get("tags", ())),
+        metadata=options.get("metadata") or {},
+    )
+    if (timeout := options.get("timeout")) is not None:
+        message.timeout.CopyFrom(to_duration(timeout, "timeout"))
+    if (lease_duration := options.get("lease_duration")) is not None:
+        message.lease_duration.CopyFrom(to_duration(lease_duration, "lease_duration"))
+    if (retry := options.get("retry")) is not None:
+        message.retry.CopyFrom(retry.to_proto())
+    if (retention := options.get("retention")) is not None:
+        message.retention.CopyFrom(retention.to_proto())
+    _set_times(message, options)
+    return message
+
+
+def _set_times(message: worker_queue_pb2.TaskOptions, options: EnqueueOptions) -> None:
+    run_at, delay = options.get("run_at"), options.get("delay")
+    if run_at is not None and delay is not None:
+        raise ValueError("give run_at or delay, not both")
+    if run_at is not None:
+        message.run_at.CopyFrom(to_timestamp(run_at, "run_at"))
+    if delay is not None:
+        message.delay.CopyFrom(to_duration(delay, "delay"))
+    if (expire_at := options.get("expire_at")) is not None:
+        message.expire_at.CopyFrom(to_timestamp(expire_at, "expire_at"))
+
+
+def _count(value: int | None, name: str) -> int:
+    # Zero is how the contract says "not set", so a caller's zero would be ignored in silence.
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return value or 0
+
+
+def _tags(tags: Iterable[str] | None) -> list[str]:
+    if isinstance(tags, str):
+        raise TypeError("tags must be several words, not one string")
+    return list(tags or ())
