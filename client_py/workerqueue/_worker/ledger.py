@@ -222,6 +222,8 @@ class Ledger:
                     self._settle_refusal(result, now)
                 elif (lease := self._leases.pop(result.lease_token, None)) and lease.side:
                     settled += [(future, _over()) for future in _pending(lease.side)]
+        if self._outbox or self._retries:
+            self.wake()
         for future, error in settled:
             _resolve(future, error)
         ended = [lease for token in lost if (lease := self.end(token, CancelReason.LEASE_LOST))]
