@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any as AnyType
 
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 Handler = Callable[..., AnyType]
 
@@ -26,6 +26,7 @@ class Registration:
     message_class: type[Message] | None
     call: Handler
     is_async: bool
+    type_url: str
 
     def decode(self, payload: Any) -> Message:
         """The payload as the handler wants it.
@@ -35,13 +36,18 @@ class Registration:
         """
         if self.message_class is None:
             return payload
-        full_name = self.message_class.DESCRIPTOR.full_name
-        if not payload.type_url.endswith(full_name) or payload.TypeName() != full_name:
-            raise PayloadError(f"the payload is a {payload.TypeName()}, not a {full_name}")
+        # Any host is allowed before the name; the usual one is recognised without taking it apart.
+        if payload.type_url != self.type_url and payload.TypeName() != self.type_name:
+            raise PayloadError(f"the payload is a {payload.TypeName()}, not a {self.type_name}")
         try:
             return self.message_class.FromString(payload.value)
-        except Exception as error:
-            raise PayloadError(f"the payload is no {full_name}: {error}") from error
+        except DecodeError as error:
+            raise PayloadError(f"the payload is no {self.type_name}: {error}") from error
+
+    @property
+    def type_name(self) -> str:
+        """The full name of the payload's message."""
+        return self.type_url.rpartition("/")[2]
 
 
 class Registry:
@@ -66,7 +72,10 @@ class Registry:
         if kind in self._by_kind:
             raise ValueError(f"kind {kind!r} has a handler already")
         call = handler if _wants_context(handler) else _without_context(handler)
-        self._by_kind[kind] = Registration(kind, message_class, call, _is_async(handler))
+        type_url = (
+            f"type.googleapis.com/{message_class.DESCRIPTOR.full_name if message_class else ''}"
+        )
+        self._by_kind[kind] = Registration(kind, message_class, call, _is_async(handler), type_url)
 
 
 def _is_async(handler: Handler) -> bool:

@@ -240,7 +240,8 @@ class Stream:
                 frame.nacks.append(answer)
         if window != self._sent_window:
             frame.max_in_flight = self._sent_window = window
-        frame.drain = self._sent_drain = draining
+        if draining and not self._sent_drain:
+            frame.drain = self._sent_drain = True
         return frame
 
     def _heartbeats(self, now: float) -> list[lease_pb2.HeartbeatRequest]:
