@@ -1,0 +1,75 @@
+"""One server process, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from workerqueue_server.app.settings import Settings
+from workerqueue_server.queue.catalog import Catalog, CatalogError
+from workerqueue_server.queue.engine import Engine
+from workerqueue_server.rpc.server import RpcServer
+from workerqueue_server.store.embedded import EmbeddedPostgres
+from workerqueue_server.store.migrator import migrate
+
+_log = logging.getLogger(__name__)
+
+
+def load_catalog(paths: tuple[Path, ...]) -> Catalog:
+    """The built-in kinds and those of the descriptor sets. Raises CatalogError."""
+    sets = {}
+    for path in paths:
+        try:
+            sets[str(path)] = path.read_bytes()
+        except OSError as error:
+            raise CatalogError(f"cannot read descriptor set {path}: {error.strerror}") from error
+    return Catalog.load(sets)
+
+
+async def run_server(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Raises CatalogError, StoreError or OSError with the reason when it cannot start.
+    """
+    catalog = load_catalog(settings.descriptors)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        dsn = settings.dsn
+        if dsn is None:
+            dsn = await stack.enter_async_context(EmbeddedPostgres(settings.data_dir))
+            _log.info("embedded Postgres runs in %s", settings.data_dir)
+        if settings.migrate:
+            for migration in await migrate(dsn):
+                _log.info("applied migration %04d %s", migration.version, migration.name)
+        engine = Engine(dsn, catalog, listen_dsn=settings.listen_dsn)
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        server = RpcServer(engine, reflection_enabled=settings.reflection)
+        port = server.bind(settings.address)
+        await server.start()
+        _log.info(
+            "%s serves %d kinds on %s:%d",
+            engine.server_id,
+            len(catalog.kinds),
+            settings.address.rpartition(":")[0],
+            port,
+        )
+        if settings.port_file is not None:
+            _write_port(settings.port_file, port)
+        await stopping.wait()
+        _log.info("draining for up to %g s", settings.drain_seconds)
+        await server.stop(settings.drain_seconds)
+    _log.info("stopped")
+
+
+def _write_port(path: Path, port: int) -> None:
+    # Readers wait for the file, so it must never be seen half written.
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(f"{port}\n")
+    partial.replace(path)

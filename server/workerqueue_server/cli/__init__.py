@@ -1,0 +1,1 @@
+"""The ``workerqueue`` command."""

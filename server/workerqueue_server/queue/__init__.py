@@ -1,0 +1,1 @@
+"""The rules of the queue: kinds, enqueueing, leasing, clocks. Knows no gRPC."""

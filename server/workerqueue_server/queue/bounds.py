@@ -1,0 +1,56 @@
+"""The limits on what a caller may ask for, in one place."""
+
+import re
+
+MILLISECOND = 1
+SECOND = 1000
+DAY = 24 * 60 * 60 * SECOND
+
+PRIORITY = (-1000, 1000)
+MAX_ATTEMPTS = (1, 1000)
+TIMEOUT_MS = (100, 7 * DAY)
+LEASE_DURATION_MS = (SECOND, 3600 * SECOND)
+CONCURRENCY_LIMIT = (1, 1000)
+BACKOFF_MULTIPLIER = (1.0, 100.0)
+INITIAL_BACKOFF_MS = (MILLISECOND, DAY)
+MAX_BACKOFF_MS = (MILLISECOND, 30 * DAY)
+JITTER = (0.0, 1.0)
+RETENTION_MS = (0, 30 * DAY)
+DELAY_MS = (0, 366 * DAY)
+RETRY_AFTER_MS = (0, 30 * DAY)
+MAX_IN_FLIGHT = (0, 100_000)
+
+NAME_BYTES = 128
+KEY_BYTES = 512
+TAGS = 16
+METADATA_ENTRIES = 64
+METADATA_BYTES = 16 * 1024
+HELD_TOKENS = 100_000
+
+# A leased task (payload, checkpoint, metadata, names) must fit the 4 MiB that gRPC clients accept
+# by default: 2 MiB + 1 MiB + 16 KiB leaves room for the rest.
+MESSAGE_BYTES = 4 * 1024 * 1024
+PAYLOAD_BYTES = 2 * 1024 * 1024
+CHECKPOINT_BYTES = 1024 * 1024
+RESULT_BYTES = 1024 * 1024
+BATCH_TASKS = 10_000
+
+ERROR_TYPE_BYTES = 256
+ERROR_MESSAGE_BYTES = 8 * 1024
+ERROR_TRACE_BYTES = 32 * 1024
+PROGRESS_MESSAGE_BYTES = 1024
+
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+
+
+def is_queue_name(name: str) -> bool:
+    """Whether a queue may have this name: letters, digits and ``._:/-``, up to 128."""
+    return _QUEUE_NAME.fullmatch(name) is not None
+
+
+def shorten(text: str, max_bytes: int) -> str:
+    """The text, cut to so many bytes of UTF-8; without NUL, which Postgres cannot store."""
+    text = text.replace("\x00", "\ufffd")
+    if len(text) * 4 <= max_bytes:
+        return text
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")

@@ -1,0 +1,192 @@
+"""Grants leases: brings waiting tasks and waiting streams together.
+
+One loop per server. Each round plans requests from memory (which streams have room, which lanes may
+have tasks), grants them in one transaction, and hands the leases to the streams. Memory is a guess
+that saves work; the database decides. The guesses are kept honest by wake-ups after every commit,
+by hints from other servers, and by a sweep about once a second.
+
+The cursor: per lane, the dispatcher remembers the last position it has read and reads on from
+there, so it never walks again over the index entries of tasks that are gone (which vacuum cannot
+remove while an old transaction is open). A task may appear behind the cursor: its transaction
+committed late, its lease was released, its concurrency key came free. Whoever causes that announces
+the position, and the cursor moves back; what an announcement missed, the sweep finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from workerqueue_server.queue.lanes import LaneTable
+from workerqueue_server.queue.planning import Planner, Request
+from workerqueue_server.queue.sessions import Session, SessionBook
+from workerqueue_server.store.errors import DatabaseUnavailable, StoreError
+from workerqueue_server.store.records import Grant, Lane, QueueLimits
+from workerqueue_server.store.tasks import TaskStore
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 1.0
+# A sweep may use at most this share of the time, however many lanes and dead rows there are.
+_SWEEP_SHARE = 0.05
+_RETRY_SECONDS = 0.5
+
+
+@dataclass
+class Dispatcher:
+    """The loop that grants, and the sweep that keeps it honest."""
+
+    store: TaskStore
+    lanes: LaneTable
+    book: SessionBook
+    # Gives leases back that no stream can receive any more.
+    release: Callable[[list[bytes]], None]
+    # Kinds this server can deliver; tasks of others wait for a server that knows them.
+    kinds: Collection[str]
+    planner: Planner = field(init=False)
+    _work: asyncio.Event = field(default_factory=asyncio.Event)
+    _rounds: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.planner = Planner(self.book)
+        self.lanes.on_new(self._learn)
+
+    # What others tell the dispatcher.
+
+    def subscribe(self, session: Session) -> None:
+        """A stream begins to take tasks."""
+        self.book.add(session)
+        self.planner.join(session)
+        self._work.set()
+
+    def leave(self, session: Session) -> None:
+        """A stream is gone."""
+        self.planner.part(session)
+        self.book.remove(session)
+
+    def changed(self, session: Session) -> None:
+        """A stream has more room."""
+        self.planner.demand(session)
+        self._work.set()
+
+    def wake_lanes(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Tasks may have become available in these lanes from these positions on."""
+        for lane_id, position in pairs:
+            state = self.planner.lanes.get(lane_id)
+            if state is not None:
+                state.wake(position)
+            elif self.lanes.get(lane_id) is None:
+                # Another server made this lane; the sweep reads all of them.
+                self._sweep_now.set()
+        self._work.set()
+
+    def wake_queues(self, queues: Iterable[str]) -> None:
+        """Limits of these queues may have room."""
+        self.planner.wake_queues(queues)
+        self._work.set()
+
+    def sweep_soon(self) -> None:
+        """Look at everything: hints may have been missed."""
+        self._sweep_now.set()
+
+    async def settle(self, session: Session) -> None:
+        """Returns when the stream's window is full or nothing is available for it right now."""
+        await self.sweep()
+        while session.demand and self.planner.may_have_tasks(session):
+            async with self._rounds:
+                self.changed(session)
+                await self._rounds.wait()
+
+    # The loops.
+
+    async def run(self) -> None:
+        """Grants until cancelled."""
+        while True:
+            await self._work.wait()
+            requests = self.planner.plan()
+            if not requests:
+                self._work.clear()
+                await self._end_round()
+                continue
+            try:
+                grants = await self.store.grant([request.grant for request in requests])
+            except StoreError as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    _log.exception("granting failed")
+                self.planner.unplan(requests)
+                await self._end_round()
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._deliver(requests, grants)
+            await self._end_round()
+
+    async def run_sweeps(self) -> None:
+        """Sweeps until cancelled."""
+        pause = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(pause):
+                    await self._sweep_now.wait()
+            except TimeoutError:
+                pass
+            self._sweep_now.clear()
+            started = monotonic()
+            try:
+                await self.sweep()
+            except StoreError as error:
+                _log.warning("sweep failed: %s", error)
+            pause = max(_SWEEP_SECONDS, (monotonic() - started) / _SWEEP_SHARE)
+
+    async def sweep(self) -> None:
+        """Compares every lane with the database. Raises StoreError."""
+        self.planner.set_limits(await self.store.queue_limits())
+        for swept in await self.store.sweep_lanes():
+            self.lanes.learn(swept.lane)
+            state = self.planner.lanes.get(swept.lane.lane_id)
+            if state is not None and swept.first_position is not None:
+                state.wake(swept.first_position)
+        self._work.set()
+
+    def limits(self, queue: str) -> QueueLimits | None:
+        """What restrains the queue, as last read."""
+        return self.planner.limits.get(queue)
+
+    def _learn(self, lane: Lane) -> None:
+        if lane.kind in self.kinds:
+            self.planner.add_lane(lane)
+
+    async def _end_round(self) -> None:
+        async with self._rounds:
+            self._rounds.notify_all()
+
+    def _deliver(self, requests: list[Request], grants: list[Grant]) -> None:
+        received: dict[Session, list[Grant]] = {}
+        undeliverable: list[bytes] = []
+        counts = [0] * len(requests)
+        for grant in grants:
+            counts[grant.request] += 1
+            session = requests[grant.request].sessions[grant.place]
+            state = self.planner.lanes[grant.lane_id]
+            state.read(grant.position, len(grant.payload or b""))
+            if session.session_id in self.book.sessions and not session.draining:
+                self.book.hold(session, grant.token, state.lane.queue)
+                received.setdefault(session, []).append(grant)
+            else:
+                # The stream went away while its leases were granted.
+                undeliverable.append(grant.token)
+        for request, count in zip(requests, counts, strict=True):
+            self.planner.granted(request, count)
+        for session, mine in received.items():
+            mine.sort(key=_lease_id)
+            session.sink.deliver(mine)
+        if undeliverable:
+            self.release(undeliverable)
+
+
+def _lease_id(grant: Grant) -> bytes:
+    # Lease ids rise in the order of priority and position.
+    return grant.token[16:]

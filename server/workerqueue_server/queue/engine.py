@@ -1,0 +1,122 @@
+"""The queue as a whole: one object that the RPC layer calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+
+from workerqueue_server.queue.catalog import Catalog
+from workerqueue_server.queue.dispatcher import Dispatcher
+from workerqueue_server.queue.enqueue import Enqueuer
+from workerqueue_server.queue.errors import Unavailable
+from workerqueue_server.queue.lanes import LaneTable
+from workerqueue_server.queue.leases import LeaseDesk
+from workerqueue_server.queue.maintenance import Maintenance
+from workerqueue_server.queue.sessions import SessionBook
+from workerqueue_server.queue.wakeups import Wakeups
+from workerqueue_server.store.errors import StoreError
+from workerqueue_server.store.hints import HintSender, listen
+from workerqueue_server.store.reads import ReadStore
+from workerqueue_server.store.records import Return
+from workerqueue_server.store.tasks import TaskStore
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Wires the rules to the store and runs their loops."""
+
+    def __init__(self, dsn: str, catalog: Catalog, *, listen_dsn: str | None = None) -> None:
+        self.server_id = f"server-{uuid.uuid4().hex[:12]}"
+        self.catalog = catalog
+        self.store = TaskStore(dsn)
+        self.reads = ReadStore(dsn)
+        self.book = SessionBook()
+        self._listen_dsn = listen_dsn or dsn
+        self._hints = HintSender(dsn, self.server_id)
+        self.wakeups = Wakeups(self._hints)
+        self.lanes = LaneTable(self.store)
+        self.enqueuer = Enqueuer(self.store, self.lanes, self.wakeups)
+        self.dispatcher = Dispatcher(
+            self.store, self.lanes, self.book, self.give_back, catalog.kinds.keys()
+        )
+        self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
+        self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
+        self.wakeups.on_lanes = self.dispatcher.wake_lanes
+        self.wakeups.on_queues = self.dispatcher.wake_queues
+        self._tasks: list[asyncio.Task[None]] = []
+        self._background: set[asyncio.Future[object]] = set()
+
+    async def start(self) -> None:
+        """Declares the catalog and starts the loops. Raises StoreError."""
+        for kind in self.catalog.kinds.values():
+            await self.store.declare_kind(kind.name, kind.type_name, kind.policy.as_json())
+        for queue in self.catalog.queues.values():
+            await self.store.declare_queue(
+                queue.name, queue.max_in_flight_per_worker, queue.max_in_flight
+            )
+        await self.reads.open()
+        await self.dispatcher.sweep()
+        for name, loop in self._loops():
+            self._tasks.append(asyncio.create_task(_forever(name, loop), name=name))
+
+    async def stop(self) -> None:
+        """Stops the loops and closes the connections. Leases stay valid."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=5)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hints.close()
+        await self.reads.close()
+        await self.store.close()
+
+    def give_back(self, tokens: list[bytes]) -> None:
+        """Returns leases that no worker received; their attempts are not charged."""
+        future: asyncio.Future[object] = asyncio.ensure_future(
+            self.desk.take_back([Return(token, "release") for token in tokens])
+        )
+        self._background.add(future)
+        future.add_done_callback(self._given_back)
+
+    def _given_back(self, future: asyncio.Future[object]) -> None:
+        self._background.discard(future)
+        if not future.cancelled() and future.exception() is not None:
+            # Their lease clocks return them all the same, later and charged.
+            _log.warning("undelivered leases not given back: %s", future.exception())
+
+    async def is_healthy(self) -> bool:
+        """Whether the database answers and takes writes."""
+        try:
+            async with asyncio.timeout(3):
+                return await self.store.ping()
+        except (StoreError, Unavailable, TimeoutError):
+            return False
+
+    def _loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        return [
+            ("enqueue", self.enqueuer.run),
+            ("grant", self.dispatcher.run),
+            ("sweep", self.dispatcher.run_sweeps),
+            ("send hints", self._hints.run),
+            ("listen", self._listen),
+            *self.desk.loops(),
+            *self.maintenance.loops(),
+        ]
+
+    async def _listen(self) -> None:
+        await listen(
+            self._listen_dsn, self.server_id, self.wakeups.receive, self.dispatcher.sweep_soon
+        )
+
+
+async def _forever(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Keeps a loop running: an unforeseen error is logged and the loop begins again."""
+    while True:
+        try:
+            await loop()
+        except Exception:  # noqa: BLE001 - a loop must outlive any error
+            _log.exception("the %s loop failed and starts again", name)
+            await asyncio.sleep(1)

@@ -1,0 +1,117 @@
+"""Storing tasks: concurrent calls share one write."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from workerqueue_server.queue.batcher import Batcher
+from workerqueue_server.queue.lanes import LaneTable
+from workerqueue_server.queue.wakeups import Wakeups
+from workerqueue_server.store.records import NewTasks
+from workerqueue_server.store.tasks import TaskStore
+
+_MAX_BATCH = 10_000
+_MAX_WAITING = 40_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spec:
+    """What tasks may share: lane and options. Compared by identity; kinds keep a default one."""
+
+    queue: str
+    kind: str
+    priority: int
+    max_attempts: int
+    timeout_ms: int
+    lease_duration_ms: int
+    concurrency_limit: int
+    # More fields of the JSON that enqueue_tasks takes, such as run_at.
+    fields: dict[str, object]
+
+
+class NewTask(NamedTuple):
+    """A checked task, ready to be stored."""
+
+    task_id: bytes
+    # Whether a client made the id, so that it may be a repeat.
+    client_id: bool
+    spec: Spec
+    payload: bytes
+    concurrency_key: str | None
+
+
+class EnqueueResult(NamedTuple):
+    """What became of a task."""
+
+    stored_at: int
+    existed: bool
+
+
+def new_task_id() -> bytes:
+    """A UUID version 7 (RFC 9562): ids made later sort later, which keeps the index compact."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = bytearray(os.urandom(10))
+    random[0] = 0x70 | (random[0] & 0x0F)
+    random[2] = 0x80 | (random[2] & 0x3F)
+    return milliseconds.to_bytes(6, "big") + random
+
+
+class Enqueuer:
+    """Gathers tasks and stores them."""
+
+    def __init__(self, store: TaskStore, lanes: LaneTable, wakeups: Wakeups) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._wakeups = wakeups
+        self._batcher = Batcher[NewTask, EnqueueResult](
+            "enqueue", self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+        )
+
+    async def run(self) -> None:
+        """Stores until cancelled."""
+        await self._batcher.run()
+
+    async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[EnqueueResult]:
+        """Stores the tasks in one transaction; returns when it is committed."""
+        return await self._batcher.submit(tasks)
+
+    async def _flush(self, tasks: list[NewTask]) -> list[EnqueueResult]:
+        batch = NewTasks()
+        places: dict[bytes, int] = {}
+        specs: dict[Spec, int] = {}
+        first_of: list[int] = []
+        for place, task in enumerate(tasks):
+            # The first of a repeated id is stored; the others are told that it exists.
+            first = places.setdefault(task.task_id, place)
+            first_of.append(first)
+            if first != place:
+                continue
+            spec_no = specs.setdefault(task.spec, len(specs))
+            batch.ids.append(task.task_id)
+            batch.payloads.append(task.payload)
+            batch.keys.append(task.concurrency_key)
+            batch.spec_nos.append(spec_no)
+            batch.client_ids = batch.client_ids or task.client_id
+        lane_ids = await self._lanes.ids([(s.queue, s.kind, s.priority) for s in specs])
+        batch.specs = [
+            {
+                "lane_id": lane_id,
+                "priority": spec.priority,
+                "max_attempts": spec.max_attempts,
+                "timeout_ms": spec.timeout_ms,
+                "lease_duration_ms": spec.lease_duration_ms,
+                "concurrency_limit": spec.concurrency_limit,
+                **spec.fields,
+            }
+            for spec, lane_id in zip(specs, lane_ids, strict=True)
+        ]
+        stored = await self._store.enqueue(batch)
+        self._wakeups.announce(stored.woken)
+        if not stored.existed and len(places) == len(tasks):
+            return [EnqueueResult(stored.stored_at, False)] * len(tasks)
+        return [
+            EnqueueResult(stored.stored_at, first != place or task.task_id in stored.existed)
+            for place, (task, first) in enumerate(zip(tasks, first_of, strict=True))
+        ]

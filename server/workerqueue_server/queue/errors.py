@@ -1,0 +1,137 @@
+"""What the queue refuses, and why.
+
+QueueError
+ ├─ Refused              the caller must change something
+ │   ├─ InvalidTask        bad options or payload, with the fields
+ │   ├─ UnknownKind        no such kind; names the nearest known ones
+ │   ├─ TooLarge           over a size limit
+ │   ├─ LeaseLost          the token is not a live lease
+ │   ├─ TaskNotFound       no such task
+ │   ├─ ProtocolViolation  frames out of order
+ │   └─ BatchRefused       another item of an all-or-nothing batch was refused
+ └─ TryLater             the same call may succeed later
+     ├─ Overloaded         too much waits already
+     ├─ Unavailable        the database does not answer
+     └─ Draining           this server is going away
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+
+class Violation(NamedTuple):
+    """One field that is wrong."""
+
+    field: str
+    description: str
+
+
+class QueueError(Exception):
+    """Base of everything the queue refuses. ``reason`` is the name in the proto's ErrorReason."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+
+
+class Refused(QueueError):
+    """Repeating the same call is useless."""
+
+
+class InvalidTask(Refused):
+    """Options or payload break a rule."""
+
+    reason = "INVALID_FIELD"
+
+    def __init__(self, violations: Sequence[Violation], *, payload: bool = False) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = list(violations)
+        if payload:
+            self.reason = "INVALID_PAYLOAD"  # type: ignore[misc]
+
+
+class UnknownKind(Refused):
+    """No kind of that name or type."""
+
+    reason = "UNKNOWN_KIND"
+
+    def __init__(self, field: str, name: str, nearest: Sequence[str]) -> None:
+        hint = f"; did you mean {', '.join(nearest)}?" if nearest else ""
+        super().__init__(f"unknown task kind {name!r}{hint}")
+        self.violations = [Violation(field, self.message)]
+
+
+class TooLarge(Refused):
+    """Over a size limit."""
+
+    reason = "TOO_LARGE"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.violations = [Violation(field, message)]
+
+
+class LeaseLost(Refused):
+    """The token is not, or no longer, the task's live lease."""
+
+    reason = "LEASE_LOST"
+
+    def __init__(self) -> None:
+        super().__init__("the lease token is not a live lease; nothing was changed")
+
+
+class TaskNotFound(Refused):
+    """No such task."""
+
+    reason = "TASK_NOT_FOUND"
+
+
+class ProtocolViolation(Refused):
+    """Frames that the stream's protocol does not allow."""
+
+    reason = "PROTOCOL_VIOLATION"
+
+
+class BatchRefused(Refused):
+    """Another item of an all-or-nothing batch was refused."""
+
+    reason = "BATCH_REFUSED"
+
+    def __init__(self, other: int) -> None:
+        super().__init__(f"not enqueued: item {other} of the all-or-nothing batch was refused")
+
+
+class TryLater(QueueError):
+    """The same call may succeed later; ``retry_after`` is in seconds."""
+
+    retry_after: ClassVar[float] = 1.0
+
+
+class Overloaded(TryLater):
+    """Too much waits already."""
+
+    reason = "OVERLOADED"
+    retry_after = 0.2
+
+
+class Unavailable(TryLater):
+    """The database does not answer."""
+
+    reason = "DATABASE_UNAVAILABLE"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the database does not answer; try again")
+
+
+class Draining(TryLater):
+    """This server is going away."""
+
+    reason = "DRAINING"
+    retry_after = 0.1
+
+    def __init__(self) -> None:
+        super().__init__("this server is going away; try again on another one")

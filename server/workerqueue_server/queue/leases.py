@@ -1,0 +1,162 @@
+"""Answers for leases: acks, nacks and heartbeats, each kind gathered into batches of its own.
+
+They have their own connections, so that neither enqueues nor grants can hold them up. What an
+answer says is decided by the statement that fences it; the session book only follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from workerqueue_server.queue.batcher import Batcher
+from workerqueue_server.queue.sessions import EndReason, Session, SessionBook
+from workerqueue_server.queue.wakeups import Wakeups
+from workerqueue_server.store.records import LiveLease, Prolongation, Return
+from workerqueue_server.store.tasks import TOKEN_BYTES, TaskStore
+
+_MAX_BATCH = 4_096
+_MAX_WAITING = 200_000
+
+
+class Finish(NamedTuple):
+    """An ack."""
+
+    token: bytes
+    # Serialized google.protobuf.Any.
+    result: bytes | None = None
+
+
+class LeaseDesk:
+    """Takes the workers' answers."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        book: SessionBook,
+        wakeups: Wakeups,
+        changed: Callable[[Session], None],
+    ) -> None:
+        self._store = store
+        self._book = book
+        self._wakeups = wakeups
+        self._changed = changed
+        # A result says whether the token was the live lease.
+        self._finishes = Batcher[Finish, bool](
+            "acks", self._flush_finishes, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+        )
+        self._returns = Batcher[Return, bool](
+            "nacks", self._flush_returns, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+        )
+        # A result is the new end of the lease (µs), None if it is lost.
+        self._heartbeats = Batcher[Prolongation, int | None](
+            "heartbeats", self._flush_heartbeats, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+        )
+        wakeups.on_ended = self.ended
+
+    def loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """The loops to run, by name."""
+        return [
+            ("acks", self._finishes.run),
+            ("nacks", self._returns.run),
+            ("heartbeats", self._heartbeats.run),
+        ]
+
+    def finish(self, items: Sequence[Finish]) -> asyncio.Future[Sequence[bool]]:
+        """Acks; each result tells whether the lease was alive (or finished by this token)."""
+        return self._finishes.submit(items)
+
+    def take_back(self, items: Sequence[Return]) -> asyncio.Future[Sequence[bool]]:
+        """Nacks; each result tells whether the lease was alive."""
+        return self._returns.submit(items)
+
+    def heartbeat(self, items: Sequence[Prolongation]) -> asyncio.Future[Sequence[int | None]]:
+        """Heartbeats; each result is the lease's new end in µs, None if it is lost."""
+        return self._heartbeats.submit(items)
+
+    async def present(self, tokens: Sequence[bytes]) -> dict[bytes, LiveLease]:
+        """Those of a reconnecting worker's leases that are alive."""
+        fit = sorted({token for token in tokens if len(token) == TOKEN_BYTES})
+        return await self._store.live_leases(fit) if fit else {}
+
+    def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
+        """Leases ended without their worker: tell the streams that hold them."""
+        for token, reason in leases:
+            session = self._drop(token)
+            if session is not None:
+                session.sink.cancel(token, EndReason(reason))
+
+    async def audit(self) -> None:
+        """Ends leases that streams hold here but the database no longer knows.
+
+        The ends of leases are announced; this catches announcements that were lost. Raises
+        StoreError.
+        """
+        tokens = sorted(self._book.tokens())
+        for start in range(0, len(tokens), _MAX_BATCH):
+            chunk = tokens[start : start + _MAX_BATCH]
+            alive = await self._store.live_leases(chunk)
+            gone = [token for token in chunk if token not in alive and self._book.holder(token)]
+            self.ended((token, EndReason.LEASE_LOST) for token in gone)
+
+    def _drop(self, token: bytes) -> Session | None:
+        session = self._book.drop(token)
+        if session is not None:
+            self._changed(session)
+            session.sink.wake()
+        return session
+
+    def _end_locally(self, tokens: Iterable[bytes]) -> None:
+        """These leases were answered: free their places, wherever their stream is."""
+        foreign = [token for token in tokens if self._drop(token) is None]
+        if foreign:
+            # Another server's stream may hold them, or nobody does any more.
+            self._wakeups.announce_ended([(token, EndReason.LEASE_LOST) for token in foreign])
+
+    async def _flush_finishes(self, items: list[Finish]) -> list[bool]:
+        order = sorted(range(len(items)), key=lambda place: items[place].token)
+        tokens = [items[place].token for place in order]
+        results = [items[place].result for place in order]
+        answered = await self._store.finish(tokens, results if any(results) else None)
+        self._wakeups.announce(answered.woken)
+        if not answered.lost:
+            self._end_locally(tokens)
+            return [True] * len(items)
+        alive = [True] * len(items)
+        for place in answered.lost:
+            alive[order[place]] = False
+        self._end_locally(token for place, token in enumerate(tokens) if place not in answered.lost)
+        return alive
+
+    async def _flush_returns(self, items: list[Return]) -> list[bool]:
+        # One answer per token and batch; a repeat gets the first one's result.
+        first: dict[bytes, Return] = {}
+        for item in items:
+            first.setdefault(item.token, item)
+        ordered = [first[token] for token in sorted(first)]
+        answered = await self._store.take_back(ordered)
+        lost = {ordered[place].token for place in answered.lost}
+        self._end_locally(token for token in first if token not in lost)
+        self._wakeups.announce(answered.woken)
+        return [item.token not in lost for item in items]
+
+    async def _flush_heartbeats(self, items: list[Prolongation]) -> list[int | None]:
+        merged: dict[bytes, Prolongation] = {}
+        for item in items:
+            known = merged.get(item.token)
+            merged[item.token] = item if known is None else _merge(known, item)
+        ends = await self._store.prolong([merged[token] for token in sorted(merged)])
+        lost = [token for token in merged if token not in ends]
+        self.ended((token, EndReason.LEASE_LOST) for token in lost)
+        return [ends.get(item.token) for item in items]
+
+
+def _merge(earlier: Prolongation, later: Prolongation) -> Prolongation:
+    """Two heartbeats of one lease in one batch: the later one's news count."""
+    return Prolongation(
+        later.token,
+        earlier.progress if later.progress is None else later.progress,
+        earlier.message if later.message is None else later.message,
+        earlier.checkpoint if later.checkpoint is None else later.checkpoint,
+    )

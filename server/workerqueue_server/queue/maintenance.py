@@ -1,0 +1,133 @@
+"""Duties that time brings. Each has a loop of its own and outlives any error of another.
+
+Every server runs all of them; rows are claimed one by one in the database, so no leader is needed
+and any surviving server is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from workerqueue_server.queue.leases import LeaseDesk
+from workerqueue_server.queue.sessions import EndReason
+from workerqueue_server.queue.wakeups import Wakeups
+from workerqueue_server.store.errors import DatabaseUnavailable, StoreError
+from workerqueue_server.store.tasks import TaskStore
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 1_000
+# Leases must be ended within a second of their clock.
+_EXPIRY_SECONDS = 0.5
+_PROMOTE_SECONDS = 1.0
+_UNSTARTED_SECONDS = 1.0
+_ADMIT_SECONDS = 2.0
+_AUDIT_SECONDS = 5.0
+_PARTITION_SECONDS = 600.0
+_RETRY_SECONDS = 1.0
+# Covers the longest retention, 30 days.
+PARTITION_DAYS = 32
+_ATTEMPTS_DAYS = 31
+
+# A duty does one step and says how many seconds to wait before the next.
+Duty = Callable[[], Awaitable[float]]
+
+
+class Maintenance:
+    """The duties and their loops."""
+
+    def __init__(self, store: TaskStore, desk: LeaseDesk, wakeups: Wakeups) -> None:
+        self._store = store
+        self._desk = desk
+        self._wakeups = wakeups
+        self._due = asyncio.Event()
+        self._due_at: float | None = None
+        self._next_promotion = 0.0
+        wakeups.on_due = self._due_in
+        self._admit_after = ""
+
+    def loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """The loops to run, by name."""
+        return [
+            ("expire leases", lambda: self._repeat("expire leases", self._expire)),
+            ("promote due tasks", lambda: self._repeat("promote due tasks", self._promote)),
+            ("expire unstarted tasks", lambda: self._repeat("expire unstarted", self._unstarted)),
+            ("admit waiting tasks", lambda: self._repeat("admit waiting tasks", self._admit)),
+            ("audit leases", lambda: self._repeat("audit leases", self._audit)),
+            ("partitions", lambda: self._repeat("partitions", self._partitions)),
+        ]
+
+    async def _repeat(self, name: str, duty: Duty) -> None:
+        while True:
+            try:
+                pause = await duty()
+            except DatabaseUnavailable as error:
+                _log.warning("%s: the database does not answer: %s", name, error)
+                pause = _RETRY_SECONDS
+            except StoreError:
+                _log.exception("%s failed", name)
+                pause = _RETRY_SECONDS
+            if pause > 0:
+                await asyncio.sleep(pause)
+
+    async def _expire(self) -> float:
+        expired = await self._store.expire_leases(_BATCH)
+        if expired is None:
+            return _EXPIRY_SECONDS
+        self._wakeups.announce_ended(
+            [
+                (token, EndReason.TIMED_OUT if timed_out else EndReason.LEASE_LOST)
+                for token, timed_out in zip(expired.tokens, expired.timed_out, strict=True)
+            ]
+        )
+        self._wakeups.announce(expired.woken)
+        _log.info("ended %d leases whose clock had passed", len(expired.tokens))
+        return 0 if len(expired.tokens) == _BATCH else _EXPIRY_SECONDS
+
+    async def _promote(self) -> float:
+        self._due.clear()
+        promoted, woken = await self._store.promote_due(_BATCH)
+        self._wakeups.announce(woken._replace(due_in_ms=None))
+        if promoted == _BATCH:
+            return 0
+        wait = min(_PROMOTE_SECONDS, (woken.due_in_ms or 1e9) / 1000)
+        loop = asyncio.get_running_loop()
+        self._next_promotion = loop.time() + max(0.001, wait)
+        # Wakes early when a task that is due sooner is stored.
+        while (rest := self._next_promotion - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(rest):
+                    await self._due.wait()
+            except TimeoutError:
+                break
+            self._due.clear()
+        return 0
+
+    def _due_in(self, milliseconds: float) -> None:
+        due = asyncio.get_running_loop().time() + max(0.0, milliseconds) / 1000
+        if due < self._next_promotion:
+            self._next_promotion = due
+            self._due.set()
+
+    async def _unstarted(self) -> float:
+        dropped, woken = await self._store.expire_unstarted(_BATCH)
+        self._wakeups.announce(woken)
+        return 0 if dropped == _BATCH else _UNSTARTED_SECONDS
+
+    async def _admit(self) -> float:
+        last_key, woken = await self._store.admit_waiting(self._admit_after, _BATCH)
+        self._wakeups.announce(woken)
+        self._admit_after = last_key or ""
+        return _ADMIT_SECONDS
+
+    async def _audit(self) -> float:
+        await self._desk.audit()
+        return _AUDIT_SECONDS
+
+    async def _partitions(self) -> float:
+        await self._store.create_partitions(PARTITION_DAYS)
+        while (name := await self._store.drop_expired_partition(_ATTEMPTS_DAYS)) is not None:
+            _log.info("dropped partition %s", name)
+        return _PARTITION_SECONDS

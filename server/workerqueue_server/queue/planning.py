@@ -1,0 +1,326 @@
+"""Decides what to ask the database for: which streams take from which lanes.
+
+Streams with the same subscription form a group and are served by one request, except where a queue
+limits what one worker may hold: the database can only count for one worker at a time, so there each
+worker makes a request of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+
+from workerqueue_server.queue.sessions import Session, SessionBook
+from workerqueue_server.store.records import GrantRequest, Lane, QueueLimits
+
+# One statement's work is bounded, so that no stream waits long for the others' share.
+_MAX_TASKS = 4_096
+_MAX_REQUESTS = 64
+_MAX_BYTES = 16 * 1024 * 1024
+# Lanes read by one request: all priorities and kinds that compete, up to this many.
+_MAX_LANES = 32
+
+GroupKey = tuple[frozenset[str], frozenset[str], int | None]
+
+
+class LaneState:
+    """What this server believes about a lane."""
+
+    __slots__ = ("average_bytes", "cursor", "groups", "lane", "ready", "wakes")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        # Everything up to this position has been read.
+        self.cursor = 0
+        # Whether there may be tasks behind the cursor.
+        self.ready = False
+        # Counts wake-ups, so that a round can tell whether one came while it was under way.
+        self.wakes = 0
+        # Payload size, to bound the memory of one grant; starts high until known.
+        self.average_bytes = 65_536.0
+        self.groups: list[Group] = []
+
+    def wake(self, position: int) -> None:
+        """Tasks may be available from this position on."""
+        if position <= self.cursor:
+            self.cursor = position - 1
+        self.wakes += 1
+        if not self.ready:
+            self.ready = True
+            for group in self.groups:
+                group.ready[self.lane.lane_id] = self
+
+    def rest(self) -> None:
+        """Nothing is available behind the cursor."""
+        if self.ready:
+            self.ready = False
+            for group in self.groups:
+                group.ready.pop(self.lane.lane_id, None)
+
+    def read(self, position: int, payload_bytes: int) -> None:
+        """A task at this position was granted."""
+        if position > self.cursor:
+            self.cursor = position
+        self.average_bytes += (payload_bytes - self.average_bytes) * 0.05
+
+
+@dataclass
+class Group:
+    """Streams with one subscription."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    # Sessions that may have room, in the order in which they asked.
+    hungry: dict[str, Session] = field(default_factory=dict)
+    ready: dict[int, LaneState] = field(default_factory=dict)
+    turn: int = 0
+
+
+@dataclass(slots=True)
+class Request:
+    """A planned request."""
+
+    grant: GrantRequest
+    group: Group
+    # sessions[place] is the stream behind the request's workers[place].
+    sessions: list[Session]
+    lanes: list[LaneState]
+    # The lanes' wake-up counts when the request was made.
+    wakes: list[int]
+
+
+class Planner:
+    """Streams, lanes and limits as this server believes them to be."""
+
+    def __init__(self, book: SessionBook) -> None:
+        self._book = book
+        self.lanes: dict[int, LaneState] = {}
+        self.limits: dict[str, QueueLimits] = {}
+        self._groups: dict[GroupKey, Group] = {}
+
+    def join(self, session: Session) -> None:
+        """A stream subscribed."""
+        key = _key(session)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group()
+            for state in self.lanes.values():
+                if session.takes(state.lane):
+                    _attach(group, state)
+        group.sessions[session.session_id] = session
+        group.hungry[session.session_id] = session
+
+    def part(self, session: Session) -> None:
+        """A stream is gone."""
+        key = _key(session)
+        group = self._groups.get(key)
+        if group is None:
+            return
+        group.sessions.pop(session.session_id, None)
+        group.hungry.pop(session.session_id, None)
+        if not group.sessions:
+            del self._groups[key]
+            for state in self.lanes.values():
+                if group in state.groups:
+                    state.groups.remove(group)
+
+    def demand(self, session: Session) -> None:
+        """A stream may have room."""
+        group = self._groups.get(_key(session))
+        if group is not None and session.session_id in group.sessions:
+            group.hungry[session.session_id] = session
+
+    def add_lane(self, lane: Lane) -> None:
+        """A lane became known; it may have tasks."""
+        state = self.lanes[lane.lane_id] = LaneState(lane)
+        for group in self._groups.values():
+            if next(iter(group.sessions.values())).takes(lane):
+                _attach(group, state)
+        state.wake(1)
+
+    def set_limits(self, limits: dict[str, QueueLimits]) -> None:
+        """Takes the queues' limits as just read; wakes those that were eased."""
+        eased = {
+            name
+            for name, old in self.limits.items()
+            if (new := limits.get(name)) != old and not (new and new.paused)
+        }
+        self.limits = limits
+        self.wake_queues(eased)
+
+    def wake_queues(self, queues: Iterable[str]) -> None:
+        """Limits of these queues may have room."""
+        wanted = set(queues)
+        if not wanted:
+            return
+        for state in self.lanes.values():
+            if state.lane.queue in wanted:
+                state.wake(state.cursor + 1)
+        for group in self._groups.values():
+            group.hungry.update(group.sessions)
+
+    def may_have_tasks(self, session: Session) -> bool:
+        """Whether any lane the stream takes may have a task for it now."""
+        group = self._groups.get(_key(session))
+        return group is not None and any(
+            self._room(session, state) > 0 for state in group.ready.values()
+        )
+
+    def plan(self) -> list[Request]:
+        """The next requests; none if nothing can be granted."""
+        requests: list[Request] = []
+        budget = _MAX_TASKS
+        for group in self._groups.values():
+            if budget <= 0 or len(requests) >= _MAX_REQUESTS:
+                break
+            if group.hungry and group.ready:
+                planned = self._plan_group(group, budget, _MAX_REQUESTS - len(requests))
+                budget -= sum(len(request.grant.places) for request in planned)
+                requests += planned
+        if requests:
+            # The groups that were not reached come first next time.
+            first = next(iter(self._groups))
+            self._groups[first] = self._groups.pop(first)
+        return requests
+
+    def granted(self, request: Request, count: int) -> None:
+        """The request brought so many tasks."""
+        if count < len(request.grant.places):
+            for state, wakes in zip(request.lanes, request.wakes, strict=True):
+                # What woke a lane while the statement ran may have come too late for its snapshot.
+                if state.wakes == wakes:
+                    state.rest()
+        for session in request.sessions:
+            if session.demand:
+                request.group.hungry[session.session_id] = session
+
+    def unplan(self, requests: Iterable[Request]) -> None:
+        """The requests failed; their streams still wait."""
+        for request in requests:
+            for session in request.sessions:
+                request.group.hungry[session.session_id] = session
+
+    def _plan_group(self, group: Group, budget: int, slots: int) -> list[Request]:
+        lanes = self._choose_lanes(group)
+        if not lanes:
+            return []
+        limited = any(
+            (limits := self.limits.get(state.lane.queue)) is not None
+            and limits.per_worker is not None
+            for state in lanes
+        )
+        bound = max(1, int(_MAX_BYTES / max(1.0, max(s.average_bytes for s in lanes))))
+        budget = min(budget, bound)
+        if not limited:
+            request = self._request_for_many(group, lanes, budget)
+            return [request] if request is not None else []
+        return list(self._requests_by_worker(group, lanes, budget, slots))
+
+    def _request_for_many(
+        self, group: Group, lanes: list[LaneState], budget: int
+    ) -> Request | None:
+        sessions: list[Session] = []
+        shares: list[int] = []
+        for session in _pop_all(group.hungry):
+            if budget <= 0:
+                group.hungry[session.session_id] = session
+            elif session.demand:
+                shares.append(min(session.demand, budget))
+                budget -= shares[-1]
+                sessions.append(session)
+        if not sessions:
+            return None
+        return _request(group, sessions, _spread(shares), lanes)
+
+    def _requests_by_worker(
+        self, group: Group, lanes: list[LaneState], budget: int, slots: int
+    ) -> Iterable[Request]:
+        for session in _pop_all(group.hungry):
+            if budget <= 0 or slots <= 0:
+                group.hungry[session.session_id] = session
+                continue
+            open_lanes = [state for state in lanes if self._room(session, state) > 0]
+            rooms = {state.lane.queue: self._room(session, state) for state in open_lanes}
+            wanted = min(session.demand, budget, sum(rooms.values()))
+            if wanted > 0:
+                budget -= wanted
+                slots -= 1
+                yield _request(group, [session], [0] * wanted, open_lanes)
+            elif session.demand:
+                # The limits leave no room now; another queue may yet have something.
+                group.hungry[session.session_id] = session
+
+    def _room(self, session: Session, state: LaneState) -> int:
+        """How many tasks of the lane's queue the limits leave to the stream's worker."""
+        limits = self.limits.get(state.lane.queue)
+        if limits is None:
+            return _MAX_TASKS
+        if limits.paused:
+            return 0
+        if limits.per_worker is None:
+            return _MAX_TASKS
+        return limits.per_worker - self._book.held_by_worker(session.worker_id, state.lane.queue)
+
+    def _choose_lanes(self, group: Group) -> list[LaneState]:
+        """Ready lanes to read, queue by queue in turn; a queue's lanes by priority.
+
+        A queue that does not fit whole loses its lowest priorities only: they come when the higher
+        ones are exhausted.
+        """
+        by_queue: dict[str, list[LaneState]] = {}
+        for state in group.ready.values():
+            limits = self.limits.get(state.lane.queue)
+            if limits is None or not limits.paused:
+                by_queue.setdefault(state.lane.queue, []).append(state)
+        names = list(by_queue)
+        if not names:
+            return []
+        group.turn = (group.turn + 1) % len(names)
+        chosen: list[LaneState] = []
+        for name in chain(names[group.turn :], names[: group.turn]):
+            states = sorted(by_queue[name], key=lambda state: -state.lane.priority)
+            room = _MAX_LANES - len(chosen)
+            if chosen and len(states) > room:
+                break
+            last = states[min(room, len(states)) - 1].lane.priority
+            chosen += [state for state in states if state.lane.priority >= last]
+        return chosen
+
+
+def _key(session: Session) -> GroupKey:
+    return (session.queues, session.kinds, session.lease_ms)
+
+
+def _attach(group: Group, state: LaneState) -> None:
+    state.groups.append(group)
+    if state.ready:
+        group.ready[state.lane.lane_id] = state
+
+
+def _pop_all(hungry: dict[str, Session]) -> list[Session]:
+    sessions = list(hungry.values())
+    hungry.clear()
+    return sessions
+
+
+def _spread(shares: list[int]) -> list[int]:
+    """Places in turn, so that few tasks reach many streams: [2, 1] is [0, 1, 0]."""
+    if len(shares) == 1:
+        return list(repeat(0, shares[0]))
+    places: list[int] = []
+    for turn in range(max(shares)):
+        places += [place for place, share in enumerate(shares) if share > turn]
+    return places
+
+
+def _request(
+    group: Group, sessions: list[Session], places: list[int], lanes: list[LaneState]
+) -> Request:
+    grant = GrantRequest(
+        [state.lane.lane_id for state in lanes],
+        [state.cursor for state in lanes],
+        [session.worker_id for session in sessions],
+        places,
+        sessions[0].lease_ms,
+    )
+    return Request(grant, group, sessions, lanes, [state.wakes for state in lanes])

@@ -1,0 +1,46 @@
+"""Tells this server's loops, and the other servers, where there may be something to do."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from workerqueue_server.store.hints import HintSender
+from workerqueue_server.store.records import Woken
+
+
+class Wakeups:
+    """Fans a change out: at once to this server, as a hint to the others."""
+
+    def __init__(self, hints: HintSender) -> None:
+        self._hints = hints
+        self.on_lanes: Callable[[Iterable[tuple[int, int]]], None] = lambda _: None
+        self.on_queues: Callable[[Iterable[str]], None] = lambda _: None
+        self.on_due: Callable[[float], None] = lambda _: None
+        self.on_ended: Callable[[Iterable[tuple[bytes, int]]], None] = lambda _: None
+
+    def announce(self, woken: Woken) -> None:
+        """A committed change may have made tasks available."""
+        if woken.lanes:
+            self.on_lanes(woken.lanes)
+            self._hints.lanes(woken.lanes)
+        if woken.queues:
+            self.on_queues(woken.queues)
+            self._hints.queues(woken.queues)
+        if woken.due_in_ms is not None:
+            self.on_due(woken.due_in_ms)
+            self._hints.due(woken.due_in_ms)
+
+    def announce_ended(self, leases: Sequence[tuple[bytes, int]]) -> None:
+        """Leases (token, cancellation reason) ended that other servers' streams may hold."""
+        self.on_ended(leases)
+        self._hints.ended(leases)
+
+    def receive(self, hint: dict[str, Any]) -> None:
+        """A hint from another server."""
+        if lanes := hint.get("lanes"):
+            self.on_lanes([(int(lane_id), int(position)) for lane_id, position in lanes])
+        if queues := hint.get("queues"):
+            self.on_queues([str(queue) for queue in queues])
+        if ended := hint.get("ended"):
+            self.on_ended([(bytes.fromhex(token), int(reason)) for token, reason in ended])
+        if (due := hint.get("due")) is not None:
+            self.on_due(float(due))

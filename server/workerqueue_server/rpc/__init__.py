@@ -1,0 +1,1 @@
+"""gRPC: decode, validate, call the queue, map the error. No rule of the queue lives here."""

@@ -1,0 +1,210 @@
+"""From an EnqueueRequest to a checked task."""
+
+from __future__ import annotations
+
+import uuid
+from typing import NamedTuple
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from workerqueue.v1 import worker_queue_pb2
+from workerqueue_server.queue import bounds
+from workerqueue_server.queue.catalog import Catalog, Kind
+from workerqueue_server.queue.enqueue import NewTask, Spec, new_task_id
+from workerqueue_server.queue.errors import InvalidTask, TooLarge, Violation
+from workerqueue_server.queue.policy import Checker, read_retention, read_retry
+
+
+class _Payload(NamedTuple):
+    kind: Kind
+    message: Message
+    data: bytes
+    field: str
+
+
+class EnqueueReader:
+    """Checks requests against the catalog and turns them into tasks."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        # Requests without options share their kind's spec, and so its place in the batch.
+        self._default_specs: dict[str, Spec] = {}
+
+    def read(self, request: worker_queue_pb2.EnqueueRequest) -> NewTask:
+        """The task. Raises InvalidTask, UnknownKind or TooLarge."""
+        payload = self._payload(request)
+        task_id = _task_id(request.task_id)
+        key = None
+        if request.HasField("options"):
+            spec = _spec(payload.kind, request.options)
+            if request.options.HasField("concurrency_key"):
+                key = request.options.concurrency_key
+                _check_key(key, "options.concurrency_key")
+            else:
+                key = _policy_key(payload)
+        else:
+            default = self._default_specs.get(payload.kind.name)
+            if default is None:
+                default = self._default_specs[payload.kind.name] = _spec(
+                    payload.kind, worker_queue_pb2.TaskOptions()
+                )
+            spec = default
+            key = _policy_key(payload)
+        return NewTask(
+            task_id or new_task_id(), task_id is not None, spec, payload.data, key or None
+        )
+
+    def _payload(self, request: worker_queue_pb2.EnqueueRequest) -> _Payload:
+        form = request.WhichOneof("payload_form")
+        if form == "payload":
+            kind = self._catalog.by_type_url(request.payload.type_url, "payload.type_url")
+            data = request.payload.value
+            _check_size(len(data), "payload")
+            return _Payload(kind, self._catalog.parse(kind, data, "payload"), data, "payload")
+        if form == "dynamic":
+            kind = self._catalog.by_name(request.dynamic.kind, "dynamic.kind")
+            args = json_format.MessageToDict(request.dynamic.args)
+            message = self._catalog.parse_json(kind, args, "dynamic.args")
+            data = message.SerializeToString()
+            _check_size(len(data), "dynamic.args")
+            return _Payload(kind, message, data, "dynamic.args")
+        raise InvalidTask([Violation("payload", "is required: set payload or dynamic")])
+
+
+def _task_id(text: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        # The canonical form only, so that one id has one spelling.
+        parsed = uuid.UUID(text)
+    except ValueError:
+        parsed = None
+    if parsed is None or str(parsed) != text.lower():
+        raise InvalidTask([Violation("task_id", "must be a UUID in its 36-character form")])
+    return parsed.bytes
+
+
+def _check_size(size: int, field: str) -> None:
+    if size > bounds.PAYLOAD_BYTES:
+        raise TooLarge(
+            field, f"the payload has {size} bytes; at most {bounds.PAYLOAD_BYTES} can be delivered"
+        )
+
+
+def _policy_key(payload: _Payload) -> str | None:
+    render = payload.kind.render_key
+    if render is None:
+        return None
+    key = render(payload.message)
+    _check_key(key, payload.field)
+    if not key:
+        raise InvalidTask(
+            [Violation(payload.field, "makes the concurrency key of this kind empty")], payload=True
+        )
+    return key
+
+
+def _check_key(key: str, field: str) -> None:
+    if len(key.encode()) > bounds.KEY_BYTES:
+        raise InvalidTask(
+            [Violation(field, f"the concurrency key is longer than {bounds.KEY_BYTES} bytes")]
+        )
+    if "\x00" in key:
+        raise InvalidTask([Violation(field, "the concurrency key must not hold NUL")])
+
+
+def _spec(kind: Kind, options: worker_queue_pb2.TaskOptions) -> Spec:
+    policy = kind.policy
+    check = Checker("options.")
+    spec = Spec(
+        queue=check.queue("queue", options.queue) if options.queue else policy.queue,
+        kind=kind.name,
+        priority=(
+            check.number("priority", options.priority, bounds.PRIORITY)
+            if options.HasField("priority")
+            else policy.priority
+        ),
+        max_attempts=(
+            check.number("max_attempts", options.max_attempts, bounds.MAX_ATTEMPTS)
+            if options.max_attempts
+            else policy.max_attempts
+        ),
+        timeout_ms=(
+            check.milliseconds("timeout", options.timeout, bounds.TIMEOUT_MS)
+            if options.HasField("timeout")
+            else policy.timeout_ms
+        ),
+        lease_duration_ms=(
+            check.milliseconds("lease_duration", options.lease_duration, bounds.LEASE_DURATION_MS)
+            if options.HasField("lease_duration")
+            else policy.lease_duration_ms
+        ),
+        concurrency_limit=(
+            check.number("concurrency_limit", options.concurrency_limit, bounds.CONCURRENCY_LIMIT)
+            if options.concurrency_limit
+            else policy.concurrency_limit
+        ),
+        fields=_more_fields(kind, options, check),
+    )
+    if check.violations:
+        raise InvalidTask(check.violations)
+    return spec
+
+
+def _more_fields(
+    kind: Kind, options: worker_queue_pb2.TaskOptions, check: Checker
+) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    when = options.WhichOneof("when")
+    if when == "run_at":
+        fields["run_at"] = _time("run_at", options.run_at, check)
+    elif when == "delay":
+        fields["delay_ms"] = check.milliseconds("delay", options.delay, bounds.DELAY_MS)
+    if options.HasField("expire_at"):
+        fields["expire_at"] = _time("expire_at", options.expire_at, check)
+    retry = read_retry(options.retry, check) if options.HasField("retry") else kind.policy.retry
+    if retry is not None:
+        fields["retry_policy"] = list(retry)
+    retention = read_retention(options.retention, kind.policy.retention, check)
+    if retention is not None:
+        fields["retention"] = list(retention)
+    if options.tags:
+        fields["tags"] = _tags(options, check)
+    if options.metadata:
+        fields["metadata"] = _metadata(options, check)
+    return fields
+
+
+def _time(field: str, value: Timestamp, check: Checker) -> str:
+    try:
+        return value.ToJsonString()
+    except ValueError:
+        check.fail(field, "must be a time between the years 1 and 9999")
+        return ""
+
+
+def _tags(options: worker_queue_pb2.TaskOptions, check: Checker) -> list[str]:
+    if len(options.tags) > bounds.TAGS:
+        check.fail("tags", f"at most {bounds.TAGS} tags, not {len(options.tags)}")
+    for place, tag in enumerate(options.tags):
+        if not 1 <= len(tag.encode()) <= bounds.NAME_BYTES or "\x00" in tag:
+            check.fail(f"tags[{place}]", f"must be 1 to {bounds.NAME_BYTES} bytes without NUL")
+    return list(dict.fromkeys(options.tags))
+
+
+def _metadata(options: worker_queue_pb2.TaskOptions, check: Checker) -> dict[str, str]:
+    metadata = dict(options.metadata)
+    if len(metadata) > bounds.METADATA_ENTRIES:
+        check.fail("metadata", f"at most {bounds.METADATA_ENTRIES} entries, not {len(metadata)}")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+    if size > bounds.METADATA_BYTES:
+        check.fail("metadata", f"at most {bounds.METADATA_BYTES} bytes, not {size}")
+    for key, value in metadata.items():
+        if not 1 <= len(key.encode()) <= bounds.NAME_BYTES or "\x00" in key or "\x00" in value:
+            check.fail(
+                "metadata", f"keys must be 1 to {bounds.NAME_BYTES} bytes, and nothing may hold NUL"
+            )
+            break
+    return metadata

@@ -1,0 +1,70 @@
+"""The outermost layer of every RPC: owns decoding and errors.
+
+gRPC would send an exception's text, or a decoding error, to the client. So handlers are registered
+with raw bytes, and everything between bytes and bytes happens in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
+
+from workerqueue_server.rpc.status import MalformedMessage, status_of
+
+RequestT = TypeVar("RequestT", bound=Message)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def decode(message_class: type[RequestT], data: bytes) -> RequestT:
+    """The message in the bytes. Raises MalformedMessage."""
+    try:
+        return message_class.FromString(data)
+    except DecodeError as error:
+        raise MalformedMessage(f"the bytes are no {message_class.DESCRIPTOR.full_name}") from error
+
+
+async def abort(context: Context, status: status_pb2.Status) -> NoReturn:
+    """Ends the call with a status and its details."""
+    await context.abort(
+        _CODES[status.code],
+        status.message,
+        (("grpc-status-details-bin", status.SerializeToString()),),
+    )
+    raise AssertionError("unreachable: abort raises")
+
+
+def unary(
+    method: Callable[[RequestT, Context], Awaitable[Message]], request_class: type[RequestT]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """A unary RPC."""
+
+    async def handle(data: bytes, context: Context) -> bytes:
+        try:
+            return (await method(decode(request_class, data), context)).SerializeToString()
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost layer
+            await abort(context, status_of(error))
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def stream(method: Callable[[Context], Awaitable[None]]) -> grpc.RpcMethodHandler[Any, Any]:
+    """A bidirectional stream that reads and writes bytes on its context."""
+
+    async def handle(_: object, context: Context) -> None:
+        try:
+            await method(context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost layer
+            await abort(context, status_of(error))
+
+    return grpc.stream_stream_rpc_method_handler(handle)

@@ -1,0 +1,352 @@
+"""One Lease stream: a reader and a writer, and what happens when either ends.
+
+Invariants:
+  * Only the writer calls ``context.write``; gRPC allows one write at a time.
+  * Only the reader calls ``context.read``, and no read is ever cancelled while the stream goes on:
+    a cancelled read would make every later one report the end of the stream.
+  * A lease that was granted is either written, or given back uncharged when the stream ends. What
+    was written and never read is left to the lease clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from workerqueue.v1 import lease_pb2
+from workerqueue_server.queue import bounds
+from workerqueue_server.queue.engine import Engine
+from workerqueue_server.queue.errors import (
+    InvalidTask,
+    LeaseLost,
+    Overloaded,
+    ProtocolViolation,
+    QueueError,
+    Violation,
+)
+from workerqueue_server.queue.policy import Checker
+from workerqueue_server.queue.sessions import EndReason, Session
+from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
+from workerqueue_server.rpc.frames import (
+    LeaseEncoder,
+    cancellation,
+    failed_result,
+    milliseconds,
+    ok_result,
+)
+from workerqueue_server.rpc.handlers import Context, decode
+from workerqueue_server.rpc.outbox import Outbox
+from workerqueue_server.rpc.status import status_of
+from workerqueue_server.store.records import Grant
+
+PROTOCOL_VERSION = 1
+_SHORTEST_HEARTBEAT_MS = 200
+# Answers under way per stream; past that the reader waits, and so does the worker.
+_MAX_ANSWERS = 100_000
+_log = logging.getLogger(__name__)
+
+_ACK = lease_pb2.LEASE_OPERATION_ACK
+_NACK = lease_pb2.LEASE_OPERATION_NACK
+_HEARTBEAT = lease_pb2.LEASE_OPERATION_HEARTBEAT
+
+
+class LeaseStream:
+    """Serves one worker's stream; the Sink of its session."""
+
+    def __init__(self, engine: Engine, encoder: LeaseEncoder, context: Context) -> None:
+        self._engine = engine
+        self._encoder = encoder
+        self._context = context
+        self._outbox = Outbox()
+        self._session: Session | None = None
+        self._answers = 0
+        self._answered = asyncio.Event()
+        # The writer ends the stream once this is set and nothing is left to say.
+        self._finishing = False
+        self._server_drains = False
+
+    # The queue's side (Sink).
+
+    def deliver(self, grants: Sequence[Grant]) -> None:
+        """Queues granted leases for the writer."""
+        lanes, kinds = self._engine.lanes, self._engine.catalog.kinds
+        for grant in grants:
+            lane = lanes.get(grant.lane_id)
+            assert lane is not None
+            part = self._encoder.encode(grant, lane, kinds[lane.kind], grant.payload or b"")
+            self._outbox.add_task(grant.token, part)
+
+    def cancel(self, token: bytes, reason: EndReason) -> None:
+        """Tells the worker that a lease ended, unless it never heard of it."""
+        if not self._outbox.withdraw(token):
+            self._outbox.add_news([cancellation(token, reason)])
+
+    def wake(self) -> None:
+        """A lease was answered; a draining stream may be done."""
+        if self._session is not None and self._session.draining:
+            self._outbox.nudge()
+
+    # The server's side.
+
+    def drain(self, grace_seconds: float) -> None:
+        """The server goes away: no more tasks, and the worker is told."""
+        self._server_drains = True
+        if self._session is not None:
+            self._session.draining = True
+        notice = lease_pb2.LeaseResponse(
+            drain=lease_pb2.Drain(grace=milliseconds(int(grace_seconds * 1000)))
+        )
+        self._outbox.add_news([notice.SerializeToString()])
+
+    async def serve(self) -> None:
+        """Runs the stream to its end. Raises QueueError for a violation of the protocol."""
+        first = await self._context.read()
+        if first is grpc.aio.EOF:
+            raise ProtocolViolation("the stream ended before a frame with subscribe")
+        frame = decode(lease_pb2.LeaseRequest, first)
+        session = await self._subscribe(frame)
+        writer = asyncio.create_task(self._write(), name="lease stream writer")
+        reader = asyncio.create_task(self._read(frame), name="lease stream reader")
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                # Nothing can be said any more, or all has been said.
+                reader.cancel()
+                writer.result()
+                return
+            try:
+                reader.result()
+            except QueueError:
+                writer.cancel()
+                raise
+            await self._half_closed(session)
+            await writer
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+            self._engine.dispatcher.leave(session)
+            unwritten = self._outbox.unwritten()
+            if unwritten:
+                self._engine.give_back(unwritten)
+
+    async def _subscribe(self, frame: lease_pb2.LeaseRequest) -> Session:
+        if not frame.HasField("subscribe"):
+            raise ProtocolViolation("the first frame must carry subscribe")
+        subscribe = frame.subscribe
+        lease_ms = _check_subscribe(self._engine, subscribe)
+        session = Session(
+            f"session-{uuid.uuid4().hex[:16]}",
+            subscribe.worker_id,
+            subscribe.queues,
+            subscribe.kinds,
+            lease_ms,
+            self,
+        )
+        session.window = (
+            frame.max_in_flight if frame.HasField("max_in_flight") else subscribe.max_in_flight
+        )
+        session.draining = self._server_drains or frame.drain
+        welcome = lease_pb2.Welcome(
+            session_id=session.session_id,
+            heartbeat_interval=milliseconds(self._heartbeat_ms(session)),
+            max_in_flight=session.window,
+            queue_windows=self._queue_windows(session),
+            held_leases=await self._take_over(session, subscribe.held_lease_tokens),
+            server_id=self._engine.server_id,
+            protocol_version=PROTOCOL_VERSION,
+        )
+        self._outbox.add_news([lease_pb2.LeaseResponse(welcome=welcome).SerializeToString()])
+        self._session = session
+        self._engine.dispatcher.subscribe(session)
+        return session
+
+    async def _take_over(
+        self, session: Session, tokens: Sequence[bytes]
+    ) -> list[lease_pb2.HeldLease]:
+        """A reconnecting worker's leases: the live ones count in this stream's window."""
+        alive = await self._engine.desk.present(tokens)
+        held = []
+        for token in tokens:
+            lease = alive.get(token)
+            entry = lease_pb2.HeldLease(lease_token=token, alive=lease is not None)
+            if lease is not None:
+                lane = self._engine.lanes.get(lease.lane_id)
+                self._engine.book.hold(session, token, lane.queue if lane is not None else "")
+                entry.lease_expires_at.CopyFrom(_timestamp(lease.expires_at))
+            held.append(entry)
+        return held
+
+    def _heartbeat_ms(self, session: Session) -> int:
+        shortest = session.lease_ms or min(
+            (
+                kind.policy.lease_duration_ms
+                for kind in self._engine.catalog.kinds.values()
+                if not session.kinds or kind.name in session.kinds
+            ),
+            default=30_000,
+        )
+        return max(_SHORTEST_HEARTBEAT_MS, shortest // 3)
+
+    def _queue_windows(self, session: Session) -> list[lease_pb2.QueueWindow]:
+        limits = self._engine.dispatcher.planner.limits
+        windows = []
+        for queue, limit in sorted(limits.items()):
+            narrow = [n for n in (limit.per_worker, limit.total) if n is not None]
+            if narrow and (not session.queues or queue in session.queues):
+                windows.append(lease_pb2.QueueWindow(queue=queue, max_in_flight=min(narrow)))
+        return windows
+
+    # The reader.
+
+    async def _read(self, frame: lease_pb2.LeaseRequest) -> None:
+        """Handles frames until the worker half-closes."""
+        self._handle(frame)
+        while True:
+            data = await self._context.read()
+            if data is grpc.aio.EOF:
+                return
+            frame = decode(lease_pb2.LeaseRequest, data)
+            if frame.HasField("subscribe"):
+                raise ProtocolViolation("subscribe is allowed in the first frame only")
+            if frame.HasField("max_in_flight"):
+                _check_window(frame.max_in_flight, "max_in_flight")
+            self._handle(frame)
+            while self._answers > _MAX_ANSWERS:
+                self._answered.clear()
+                await self._answered.wait()
+
+    def _handle(self, frame: lease_pb2.LeaseRequest) -> None:
+        session, desk = self._session, self._engine.desk
+        assert session is not None
+        if frame.HasField("max_in_flight"):
+            session.window = frame.max_in_flight
+            self._engine.dispatcher.changed(session)
+        if frame.acks:
+            self._answer(frame.acks, _ACK, read_ack, desk.finish)
+        if frame.nacks:
+            self._answer(frame.nacks, _NACK, read_nack, desk.take_back)
+        if frame.heartbeats:
+            self._answer(frame.heartbeats, _HEARTBEAT, read_heartbeat, desk.heartbeat)
+        if frame.drain:
+            session.draining = True
+            self._outbox.nudge()
+
+    def _answer(self, requests, operation, read, submit) -> None:  # type: ignore[no-untyped-def]
+        items = []
+        refused = []
+        for request in requests:
+            try:
+                items.append(read(request))
+            except QueueError as error:
+                refused.append(failed_result(request.lease_token, operation, status_of(error)))
+        if refused:
+            self._outbox.add_news(refused)
+        if not items:
+            return
+        try:
+            future = submit(items)
+        except Overloaded as error:
+            status = status_of(error)
+            self._outbox.add_news([failed_result(i.token, operation, status) for i in items])
+            return
+        self._answers += len(items)
+        tokens = [item.token for item in items]
+        future.add_done_callback(lambda done: self._report(tokens, operation, done))
+
+    def _report(
+        self,
+        tokens: list[bytes],
+        operation: lease_pb2.LeaseOperation,
+        future: asyncio.Future[Sequence[object]],
+    ) -> None:
+        self._answers -= len(tokens)
+        self._answered.set()
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            status = status_of(error)
+            self._outbox.add_news([failed_result(t, operation, status) for t in tokens])
+            return
+        lost = status_of(LeaseLost())
+        self._outbox.add_news(
+            [
+                ok_result(token, operation) if ok else failed_result(token, operation, lost)
+                for token, ok in zip(tokens, future.result(), strict=True)
+            ]
+        )
+
+    async def _half_closed(self, session: Session) -> None:
+        """The worker will send no more: deliver what is available now, then end the stream."""
+        with contextlib.suppress(QueueError):
+            await self._engine.dispatcher.settle(session)
+        session.draining = True
+        self._finishing = True
+        self._outbox.nudge()
+
+    # The writer.
+
+    async def _write(self) -> None:
+        while True:
+            while not self._outbox.is_empty():
+                frame, leases = self._outbox.next_frame()
+                try:
+                    await self._context.write(frame)
+                except BaseException:
+                    self._outbox.put_back(leases)
+                    raise
+            if self._is_done():
+                return
+            await self._outbox.wait()
+
+    def _is_done(self) -> bool:
+        session = self._session
+        if session is None or self._answers:
+            return False
+        return self._finishing or (session.draining and not session.held)
+
+
+def _check_subscribe(engine: Engine, subscribe: lease_pb2.Subscribe) -> int | None:
+    """The stream's own lease duration in ms, if it has one. Raises Refused."""
+    if subscribe.protocol_version > PROTOCOL_VERSION:
+        raise ProtocolViolation(
+            f"this server speaks protocol version {PROTOCOL_VERSION}, "
+            f"not {subscribe.protocol_version}"
+        )
+    check = Checker("subscribe.")
+    if not 1 <= len(subscribe.worker_id.encode()) <= bounds.NAME_BYTES or not (
+        subscribe.worker_id.isprintable()
+    ):
+        check.fail("worker_id", f"must be 1 to {bounds.NAME_BYTES} printable bytes")
+    for place, queue in enumerate(subscribe.queues):
+        check.queue(f"queues[{place}]", queue)
+    check.number("max_in_flight", subscribe.max_in_flight, bounds.MAX_IN_FLIGHT)
+    if len(subscribe.held_lease_tokens) > bounds.HELD_TOKENS:
+        check.fail("held_lease_tokens", f"at most {bounds.HELD_TOKENS} tokens")
+    lease_ms = (
+        check.milliseconds("lease_duration", subscribe.lease_duration, bounds.LEASE_DURATION_MS)
+        if subscribe.HasField("lease_duration")
+        else None
+    )
+    if check.violations:
+        raise InvalidTask(check.violations)
+    for place, kind in enumerate(subscribe.kinds):
+        engine.catalog.by_name(kind, f"subscribe.kinds[{place}]")
+    return lease_ms
+
+
+def _check_window(value: int, field: str) -> None:
+    low, high = bounds.MAX_IN_FLIGHT
+    if not low <= value <= high:
+        raise InvalidTask([Violation(field, f"must be {low} to {high}, not {value}")])
+
+
+def _timestamp(microseconds: int) -> Timestamp:
+    return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)

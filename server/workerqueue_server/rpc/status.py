@@ -1,0 +1,95 @@
+"""One table from domain errors to gRPC statuses."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from workerqueue_server.queue import errors
+from workerqueue_server.store.errors import DatabaseUnavailable
+
+DOMAIN = "workerqueue"
+_log = logging.getLogger(__name__)
+
+_CODES: dict[type[errors.QueueError], int] = {
+    errors.InvalidTask: code_pb2.INVALID_ARGUMENT,
+    errors.UnknownKind: code_pb2.INVALID_ARGUMENT,
+    errors.TooLarge: code_pb2.INVALID_ARGUMENT,
+    errors.LeaseLost: code_pb2.FAILED_PRECONDITION,
+    errors.TaskNotFound: code_pb2.NOT_FOUND,
+    errors.ProtocolViolation: code_pb2.FAILED_PRECONDITION,
+    errors.BatchRefused: code_pb2.ABORTED,
+    errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.Unavailable: code_pb2.UNAVAILABLE,
+    errors.Draining: code_pb2.UNAVAILABLE,
+}
+
+
+class MalformedMessage(errors.Refused):
+    """The bytes are no message of the expected type."""
+
+    reason = "MALFORMED_MESSAGE"
+
+
+_CODES[MalformedMessage] = code_pb2.INVALID_ARGUMENT
+
+
+def status_of(error: BaseException) -> status_pb2.Status:
+    """The status a client gets for an error.
+
+    What is not a domain error is a fault of ours: it is logged under an id, and the client gets the
+    id and nothing else.
+    """
+    if isinstance(error, DatabaseUnavailable):
+        error = errors.Unavailable()
+    if not isinstance(error, errors.QueueError):
+        return _internal(error)
+    code = next((_CODES[cls] for cls in type(error).__mro__ if cls in _CODES), None)
+    if code is None:
+        return _internal(error)
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    ]
+    violations: list[errors.Violation] = getattr(error, "violations", [])
+    if violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=violation.field, description=violation.description
+                    )
+                    for violation in violations
+                ]
+            )
+        )
+    if isinstance(error, errors.TryLater):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return _status(code, error.message, details)
+
+
+def _internal(error: BaseException) -> status_pb2.Status:
+    error_id = uuid.uuid4().hex
+    _log.error("internal error %s", error_id, exc_info=error)
+    return _status(
+        code_pb2.INTERNAL,
+        f"internal error {error_id}; the server's log has the details",
+        [
+            error_details_pb2.ErrorInfo(
+                reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id}
+            )
+        ],
+    )
+
+
+def _status(code: int, message: str, details: list[Message]) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code, message=message[:4096], details=packed)

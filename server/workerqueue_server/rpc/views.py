@@ -1,0 +1,139 @@
+"""Tasks as the API shows them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from workerqueue.v1 import policy_pb2, task_pb2
+from workerqueue_server.queue.catalog import Catalog
+from workerqueue_server.queue.enqueue import NewTask
+from workerqueue_server.rpc.frames import milliseconds
+from workerqueue_server.store.reads import Record
+
+_TIMES = (
+    "created_at",
+    "run_at",
+    "expire_at",
+    "started_at",
+    "finished_at",
+    "lease_expires_at",
+    "attempt_deadline",
+)
+_TEXTS = ("worker_id", "concurrency_key", "job_key")
+
+
+def timestamp(microseconds: int) -> Timestamp:
+    """A Timestamp of microseconds since the Unix epoch."""
+    return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+
+
+def stored_task(task: NewTask, stored_at: int, catalog: Catalog) -> task_pb2.Task:
+    """A task that was just stored, without reading it back."""
+    spec = task.spec
+    state = task_pb2.TASK_STATE_AVAILABLE
+    if spec.fields.keys() & {"run_at", "delay_ms"}:
+        state = task_pb2.TASK_STATE_SCHEDULED
+    view = task_pb2.Task(
+        task_id=str(uuid.UUID(bytes=task.task_id)),
+        kind=spec.kind,
+        queue=spec.queue,
+        priority=spec.priority,
+        state=state,
+        max_attempts=spec.max_attempts,
+        timeout=milliseconds(spec.timeout_ms),
+        lease_duration=milliseconds(spec.lease_duration_ms),
+        created_at=timestamp(stored_at),
+        concurrency_key=task.concurrency_key or "",
+        concurrency_limit=spec.concurrency_limit,
+    )
+    kind = catalog.kinds[spec.kind]
+    view.payload.type_url = kind.type_url
+    view.payload.value = task.payload
+    return view
+
+
+def task_view(record: Record, catalog: Catalog) -> task_pb2.Task:
+    """A task as read from the database."""
+    view = task_pb2.Task(
+        task_id=str(record["id"]),
+        kind=record["kind"],
+        queue=record["queue"],
+        priority=record["priority"],
+        state=f"TASK_STATE_{record['state'].upper()}",
+        attempt=record["attempt"],
+        max_attempts=record["max_attempts"],
+        timeout=milliseconds(record["timeout_ms"]),
+        lease_duration=milliseconds(record["lease_duration_ms"]),
+        concurrency_limit=record["concurrency_limit"],
+        tags=record["tags"] or (),
+        metadata=record["metadata"] or {},
+    )
+    for name in _TIMES:
+        if record[name] is not None:
+            getattr(view, name).CopyFrom(timestamp(record[name]))
+    for name in _TEXTS:
+        setattr(view, name, record[name] or "")
+    _add_payload(view, record, catalog)
+    _add_policies(view, record)
+    if record["result"] is not None:
+        view.result.ParseFromString(record["result"])
+    if record["checkpoint"] is not None:
+        view.checkpoint.ParseFromString(record["checkpoint"])
+    if record["last_error"] is not None:
+        view.last_error.CopyFrom(error_view(record["last_error"]))
+    if record["progress"] is not None:
+        view.progress.fraction = record["progress"]
+        view.progress.message = record["progress_message"] or ""
+    return view
+
+
+def attempt_view(record: Record) -> task_pb2.Attempt:
+    """A recorded attempt."""
+    view = task_pb2.Attempt(
+        attempt=record["attempt"],
+        worker_id=record["worker_id"] or "",
+        started_at=timestamp(record["started_at"]),
+        finished_at=timestamp(record["finished_at"]),
+        outcome=f"ATTEMPT_OUTCOME_{record['outcome'].upper()}",
+    )
+    if record["error"] is not None:
+        view.error.CopyFrom(error_view(record["error"]))
+    return view
+
+
+def error_view(error: dict[str, Any]) -> task_pb2.TaskError:
+    """A stored error."""
+    return task_pb2.TaskError(
+        type=error.get("type", ""), message=error.get("message", ""), trace=error.get("trace", "")
+    )
+
+
+def _add_payload(view: task_pb2.Task, record: Record, catalog: Catalog) -> None:
+    kind = catalog.kinds.get(record["kind"])
+    if kind is None:
+        return
+    view.payload.type_url = kind.type_url
+    if record["payload"] is not None:
+        view.payload.value = record["payload"]
+
+
+def _add_policies(view: task_pb2.Task, record: Record) -> None:
+    if record["retry_policy"] is not None:
+        initial, multiplier, maximum, jitter = record["retry_policy"]
+        view.retry.CopyFrom(
+            policy_pb2.RetryPolicy(
+                initial_backoff=milliseconds(int(initial)),
+                multiplier=multiplier,
+                max_backoff=milliseconds(int(maximum)),
+                jitter=jitter,
+            )
+        )
+    if record["retention"] is not None:
+        for name, seconds in zip(
+            ("succeeded", "cancelled", "expired", "dead"), record["retention"], strict=True
+        ):
+            if seconds is not None:
+                getattr(view.retention, name).CopyFrom(milliseconds(seconds * 1000))

@@ -1,0 +1,168 @@
+"""The WorkerQueue service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+
+from workerqueue.v1 import lease_pb2, worker_queue_pb2
+from workerqueue_server.queue import bounds
+from workerqueue_server.queue.engine import Engine
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask
+from workerqueue_server.queue.errors import (
+    BatchRefused,
+    Draining,
+    LeaseLost,
+    QueueError,
+    Refused,
+    TooLarge,
+)
+from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
+from workerqueue_server.rpc.enqueue_requests import EnqueueReader
+from workerqueue_server.rpc.frames import LeaseEncoder
+from workerqueue_server.rpc.handlers import Context, stream, unary
+from workerqueue_server.rpc.lease_stream import LeaseStream
+from workerqueue_server.rpc.status import status_of
+from workerqueue_server.rpc.views import stored_task, task_view, timestamp
+
+_CREATED = worker_queue_pb2.ENQUEUE_OUTCOME_CREATED
+_EXISTED = worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED
+
+
+class WorkerQueueService:
+    """Validates, calls the engine, answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = EnqueueReader(engine.catalog)
+        self._encoder = LeaseEncoder()
+        self._streams: set[LeaseStream] = set()
+        self._draining: float | None = None
+        self._no_streams = asyncio.Event()
+        self._no_streams.set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service's handlers, to register with a server."""
+        service = worker_queue_pb2.DESCRIPTOR.services_by_name["WorkerQueue"]
+        return grpc.method_handlers_generic_handler(
+            service.full_name,
+            {
+                "Enqueue": unary(self.enqueue, worker_queue_pb2.EnqueueRequest),
+                "EnqueueBatch": unary(self.enqueue_batch, worker_queue_pb2.EnqueueBatchRequest),
+                "Lease": stream(self.lease),
+                "Ack": unary(self.ack, lease_pb2.AckRequest),
+                "Nack": unary(self.nack, lease_pb2.NackRequest),
+                "Heartbeat": unary(self.heartbeat, lease_pb2.HeartbeatRequest),
+            },
+        )
+
+    async def enqueue(
+        self, request: worker_queue_pb2.EnqueueRequest, _: Context
+    ) -> worker_queue_pb2.EnqueueResponse:
+        """Enqueue."""
+        task = self._reader.read(request)
+        (result,) = await self._engine.enqueuer.enqueue([task])
+        if result.existed:
+            records = await self._engine.reads.tasks([task.task_id])
+            if (record := records.get(task.task_id)) is not None:
+                return worker_queue_pb2.EnqueueResponse(
+                    task=task_view(record, self._engine.catalog), outcome=_EXISTED
+                )
+        return worker_queue_pb2.EnqueueResponse(
+            task=stored_task(task, result.stored_at, self._engine.catalog),
+            outcome=_EXISTED if result.existed else _CREATED,
+        )
+
+    async def enqueue_batch(
+        self, request: worker_queue_pb2.EnqueueBatchRequest, _: Context
+    ) -> worker_queue_pb2.EnqueueBatchResponse:
+        """EnqueueBatch."""
+        if not 1 <= len(request.tasks) <= bounds.BATCH_TASKS:
+            raise TooLarge(
+                "tasks", f"a batch has 1 to {bounds.BATCH_TASKS} tasks, not {len(request.tasks)}"
+            )
+        tasks: list[NewTask] = []
+        refused: dict[int, QueueError] = {}
+        for place, item in enumerate(request.tasks):
+            try:
+                tasks.append(self._reader.read(item))
+            except Refused as error:
+                refused[place] = error
+        if refused and request.all_or_nothing:
+            first = next(iter(refused))
+            for place in range(len(request.tasks)):
+                refused.setdefault(place, BatchRefused(first))
+            tasks = []
+        results = await self._engine.enqueuer.enqueue(tasks) if tasks else ()
+        return _batch_response(len(request.tasks), tasks, results, refused)
+
+    async def lease(self, context: Context) -> None:
+        """Lease."""
+        if self._draining is not None:
+            raise Draining
+        served = LeaseStream(self._engine, self._encoder, context)
+        self._streams.add(served)
+        self._no_streams.clear()
+        try:
+            await served.serve()
+        finally:
+            self._streams.discard(served)
+            if not self._streams:
+                self._no_streams.set()
+
+    async def ack(self, request: lease_pb2.AckRequest, _: Context) -> lease_pb2.AckResponse:
+        """Ack."""
+        (alive,) = await self._engine.desk.finish([read_ack(request)])
+        if not alive:
+            raise LeaseLost
+        return lease_pb2.AckResponse()
+
+    async def nack(self, request: lease_pb2.NackRequest, _: Context) -> lease_pb2.NackResponse:
+        """Nack."""
+        (alive,) = await self._engine.desk.take_back([read_nack(request)])
+        if not alive:
+            raise LeaseLost
+        return lease_pb2.NackResponse()
+
+    async def heartbeat(
+        self, request: lease_pb2.HeartbeatRequest, _: Context
+    ) -> lease_pb2.HeartbeatResponse:
+        """Heartbeat."""
+        (expires_at,) = await self._engine.desk.heartbeat([read_heartbeat(request)])
+        if expires_at is None:
+            raise LeaseLost
+        return lease_pb2.HeartbeatResponse(lease_expires_at=timestamp(expires_at))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Tells every stream to finish; returns when all have ended or the grace is over."""
+        self._draining = grace_seconds
+        for served in self._streams:
+            served.drain(grace_seconds)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._no_streams.wait()
+        except TimeoutError:
+            pass
+
+
+def _batch_response(
+    size: int,
+    tasks: Sequence[NewTask],
+    results: Sequence[EnqueueResult],
+    refused: dict[int, QueueError],
+) -> worker_queue_pb2.EnqueueBatchResponse:
+    response = worker_queue_pb2.EnqueueBatchResponse()
+    answers = zip(tasks, results, strict=False)
+    for place in range(size):
+        if refused and place in refused:
+            response.results.add(error=status_of(refused[place]))
+            continue
+        task, result = next(answers)
+        text = task.task_id.hex()
+        response.results.add(
+            task_id=f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}",
+            outcome=_EXISTED if result.existed else _CREATED,
+        )
+    return response

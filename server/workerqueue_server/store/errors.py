@@ -1,0 +1,46 @@
+"""What can go wrong with the database, as the layers above need to tell it apart.
+
+StoreError
+ ├─ DatabaseUnavailable   no answer, or an answer that only time can change
+ ├─ SchemaError           the schema does not fit this release
+ └─ StatementFailed       the statement itself was refused (bad data or a fault of ours)
+"""
+
+import psycopg
+from psycopg import errors
+
+# Out of memory, disk or connections; shutting down; starting up; read-only standby; and lock
+# time-outs, where somebody else's transaction holds what we need.
+_TRANSIENT_CLASSES = ("08", "53", "57", "58")
+_TRANSIENT_CODES = ("25006", "55P03")
+
+
+class StoreError(Exception):
+    """Base of what this layer raises."""
+
+
+class DatabaseUnavailable(StoreError):
+    """The database does not answer, or cannot take writes now. Try again later."""
+
+
+class SchemaError(StoreError):
+    """The database's schema does not fit this release; the message says what to do."""
+
+
+class StatementFailed(StoreError):
+    """The database refused a statement."""
+
+
+def translate(error: psycopg.Error) -> StoreError:
+    """The store's error for one of the driver's."""
+    code = error.sqlstate or ""
+    if code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES:
+        return DatabaseUnavailable(str(error))
+    if not code and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnavailable(str(error))
+    return StatementFailed(f"{code or type(error).__name__}: {error}")
+
+
+def is_worth_repeating(error: psycopg.Error) -> bool:
+    """Whether the same statement may succeed at once: it lost against a concurrent one."""
+    return isinstance(error, errors.DeadlockDetected | errors.SerializationFailure)

@@ -1,0 +1,135 @@
+"""Hints between servers, over LISTEN and NOTIFY.
+
+A hint says that something may have changed and never carries the change itself: every receiver
+looks at the tables, and periodic sweeps find what a lost hint would have told. Hints are sent
+after the commit they speak of, on a connection of their own, and gathered while the previous one is
+in flight: NOTIFY inside the enqueue's transaction would make all commits wait for one lock.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psycopg
+
+from workerqueue_server.store.errors import StoreError
+from workerqueue_server.store.link import Link, connect
+
+CHANNEL = "workerqueue"
+_log = logging.getLogger(__name__)
+
+# Postgres allows 8,000 bytes in a payload.
+_LANES_PER_HINT = 200
+_TOKENS_PER_HINT = 100
+_RECONNECT_SECONDS = 1.0
+
+
+class HintSender:
+    """Gathers hints and sends them in the background."""
+
+    def __init__(self, dsn: str, server_id: str) -> None:
+        self._link = Link(dsn, "hints")
+        self._server_id = server_id
+        self._lanes: dict[int, int] = {}
+        self._queues: set[str] = set()
+        self._ended: dict[str, int] = {}
+        self._due_in_ms: float | None = None
+        self._waiting = asyncio.Event()
+
+    def lanes(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Tasks may have become available in these lanes, from these positions on."""
+        for lane_id, position in pairs:
+            known = self._lanes.get(lane_id)
+            if known is None or position < known:
+                self._lanes[lane_id] = position
+                self._waiting.set()
+
+    def queues(self, names: Iterable[str]) -> None:
+        """These queues' limits may have room, or their settings changed."""
+        self._queues.update(names)
+        if self._queues:
+            self._waiting.set()
+
+    def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
+        """These leases (token, reason) ended without their worker."""
+        self._ended.update((token.hex(), reason) for token, reason in leases)
+        if self._ended:
+            self._waiting.set()
+
+    def due(self, in_ms: float) -> None:
+        """A task is due that soon."""
+        if self._due_in_ms is None or in_ms < self._due_in_ms:
+            self._due_in_ms = in_ms
+            self._waiting.set()
+
+    async def run(self) -> None:
+        """Sends until cancelled. A hint that cannot be sent is dropped: sweeps make up for it."""
+        while True:
+            await self._waiting.wait()
+            for payload in self._drain():
+                try:
+                    await self._link.fetch("notify", {"channel": CHANNEL, "payload": payload})
+                except StoreError as error:
+                    _log.debug("hint not sent: %s", error)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._link.close()
+
+    def _drain(self) -> list[str]:
+        self._waiting.clear()
+        lanes, self._lanes = list(self._lanes.items()), {}
+        queues, self._queues = sorted(self._queues), set()
+        ended, self._ended = list(self._ended.items()), {}
+        due, self._due_in_ms = self._due_in_ms, None
+        hints: list[dict[str, Any]] = [
+            {"lanes": lanes[n : n + _LANES_PER_HINT]} for n in range(0, len(lanes), _LANES_PER_HINT)
+        ]
+        hints += [{"queues": queues[n : n + 40]} for n in range(0, len(queues), 40)]
+        hints += [
+            {"ended": ended[n : n + _TOKENS_PER_HINT]}
+            for n in range(0, len(ended), _TOKENS_PER_HINT)
+        ]
+        if due is not None:
+            hints.append({"due": due})
+        return [
+            json.dumps({"from": self._server_id, **hint}, separators=(",", ":")) for hint in hints
+        ]
+
+
+async def listen(
+    dsn: str,
+    server_id: str,
+    on_hint: Callable[[dict[str, Any]], None],
+    on_connect: Callable[[], None],
+) -> None:
+    """Delivers other servers' hints until cancelled; reconnects by itself.
+
+    ``on_connect`` runs after each (re)connect: hints sent in between are gone, so the caller looks
+    at everything once.
+    """
+    while True:
+        try:
+            async with await connect(dsn, "listen") as connection:
+                await connection.execute(f"listen {CHANNEL}")
+                on_connect()
+                async for notice in connection.notifies():
+                    hint = _parse(notice.payload)
+                    if hint is not None and hint.get("from") != server_id:
+                        on_hint(hint)
+        except (psycopg.Error, OSError) as error:
+            _log.warning("not listening for hints: %s", error)
+        await asyncio.sleep(_RECONNECT_SECONDS)
+
+
+def _parse(payload: str) -> dict[str, Any] | None:
+    try:
+        hint = json.loads(payload)
+    except ValueError:
+        hint = None
+    if not isinstance(hint, dict):
+        _log.warning("ignored a notification on channel %s that is no hint", CHANNEL)
+        return None
+    return hint

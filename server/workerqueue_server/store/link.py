@@ -1,0 +1,94 @@
+"""One database connection for one duty.
+
+The hot path gives each duty (storing, granting, finishing, ...) a connection of its own, so that a
+flood of one kind of work never queues in front of another: acks and heartbeats always have a
+connection. A link connects when it is first used and again after a failure.
+"""
+
+import asyncio
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from workerqueue_server.store import binary
+from workerqueue_server.store.errors import DatabaseUnavailable, is_worth_repeating, translate
+from workerqueue_server.store.statements import statement
+
+Row = tuple[Any, ...]
+
+# A dead peer is noticed after about 10 s instead of the kernel's two hours; a statement that
+# waits for somebody's lock gives up after 5 s, so that one stuck key cannot stop a duty for good.
+_CONNECTION_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+_SESSION_SETTINGS = "set lock_timeout = '5s'; set statement_timeout = '60s'; set jit = off"
+_ATTEMPTS = 5
+
+
+async def connect(dsn: str, name: str) -> AsyncConnection[Row]:
+    """Opens a connection with this server's settings and types. Raises psycopg.Error."""
+    parameters = {
+        **_CONNECTION_DEFAULTS,
+        **psycopg.conninfo.conninfo_to_dict(dsn),
+        "application_name": f"workerqueue {name}",
+    }
+    connection = await AsyncConnection.connect(
+        psycopg.conninfo.make_conninfo(**parameters),  # type: ignore[arg-type]
+        autocommit=True,
+    )
+    binary.register(connection)
+    await connection.execute(_SESSION_SETTINGS)
+    return connection
+
+
+class Link:
+    """A connection that serves one caller at a time and comes back after failures."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._connection: AsyncConnection[Row] | None = None
+        self._lock = asyncio.Lock()
+
+    async def fetch(self, name: str, parameters: dict[str, object] | None = None) -> list[Row]:
+        """Runs the statement ``sql/<name>.sql`` in a transaction of its own; its rows.
+
+        A statement that lost a deadlock is repeated. Raises StoreError.
+        """
+        query = statement(name)
+        async with self._lock:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    connection = self._connection
+                    if connection is None or connection.closed:
+                        connection = self._connection = await connect(self._dsn, self._name)
+                    cursor = connection.cursor(binary=True)
+                    await cursor.execute(query, parameters, prepare=True)
+                    return await cursor.fetchall() if cursor.description else []
+                except psycopg.Error as error:
+                    if is_worth_repeating(error) and attempt + 1 < _ATTEMPTS:
+                        continue
+                    failure = translate(error)
+                    if isinstance(failure, DatabaseUnavailable):
+                        await self._drop()
+                    raise failure from error
+                except BaseException:
+                    # A cancelled statement leaves the connection in an unknown state.
+                    await self._drop()
+                    raise
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Closes the connection; a later fetch opens a new one."""
+        async with self._lock:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

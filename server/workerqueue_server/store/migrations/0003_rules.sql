@@ -1,0 +1,126 @@
+-- Rules shared by the functions: backoff, retention, and the hand-over of concurrency keys.
+
+-- Plans. The live table swings between empty and millions of rows faster than statistics follow, so
+-- the statements here and in the next migrations leave the planner one sensible plan each:
+--   * rows chosen with `for update skip locked ... limit` sit in a materialized CTE, so that no plan
+--     can evaluate the choice twice;
+--   * chosen rows are reached by ctid, and the joining statement carries no condition that would
+--     make a partial index usable: what remains is a TID scan per row;
+--   * rows named by id are joined with `t.id = any (array[a.id])`: an index condition like `=`, but
+--     not one that a merge join (and so a walk through the whole index) could be built on.
+
+-- Waiting time in milliseconds before the attempt after p_attempt. Without a policy it is
+-- exp(min(attempt, 10)) seconds with 10 % jitter, graphile-worker's and trigger.dev's curve.
+create function workerqueue.backoff_ms(p_attempt integer, p_policy double precision[])
+returns bigint language sql volatile as $$
+  select case
+    when p_policy is null then
+      exp(least(p_attempt, 10)) * 1000 * (0.9 + 0.2 * random())
+    else
+      least(p_policy[3], p_policy[1] * power(p_policy[2], least(p_attempt - 1, 200)))
+        * (1 - p_policy[4] + 2 * p_policy[4] * random())
+  end::bigint
+$$;
+
+-- How long a task that ended in p_state is kept. Defaults: 1 day, dead tasks 14 days.
+create function workerqueue.retention_of(
+  p_state workerqueue.task_state, p_retention integer[]
+) returns interval language sql immutable as $$
+  select make_interval(secs => case p_state
+    when 'succeeded' then coalesce(p_retention[1], 86400)
+    when 'cancelled' then coalesce(p_retention[2], 86400)
+    when 'expired' then coalesce(p_retention[3], 86400)
+    else coalesce(p_retention[4], 1209600)
+  end)
+$$;
+
+-- Concurrency keys.
+--
+-- Invariant: for every key, at most concurrency_limit tasks are 'available' or 'leased' (they hold
+-- the key); if one is 'blocked', the key has no free place for it. A key is held from the moment its
+-- task is available, so granting a lease never looks at keys and blocked tasks are in no ready index.
+--
+-- Every transaction that lets a keyed task enter 'blocked' or leave 'available'/'leased' calls
+-- admit() for that key after the change. The lock makes these calls take turns per key; each
+-- statement inside sees everything committed before the lock was granted (read committed: a new
+-- snapshot per statement), so two callers can never give away the same place, and the last one to
+-- leave always sees who waits. A transaction that dies takes its change and its admission with it.
+--
+-- The locks are 1,024 buckets, not one per key, so that a batch of 10,000 keys cannot exhaust the
+-- lock table. They are taken in ascending order, after every row lock that can wait; once they are
+-- held, rows are locked with skip locked only. So no cycle is possible. SQL-side enqueue never takes
+-- them: a client's open transaction must not stop the servers.
+create function workerqueue.admit(p_keys text[])
+returns table (lane_id integer, "position" bigint)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  perform pg_advisory_xact_lock(7701, bucket)
+    from (select distinct hashtext(k) & 1023 as bucket from unnest(p_keys) k order by 1) b;
+
+  -- A task that waits with a higher priority than a holder nobody has leased yet takes its turn.
+  with demoted as materialized (
+    select a.ctid
+      from (select distinct k from unnest(p_keys) k) key
+      cross join lateral (
+        select b.priority
+          from workerqueue.tasks b
+         where b.concurrency_key = key.k and b.state = 'blocked'
+         order by b.priority desc, b.position
+         limit 1) head
+      cross join lateral (
+        select h.ctid
+          from workerqueue.tasks h
+         where h.concurrency_key = key.k and h.priority < head.priority
+           and h.state in ('available', 'leased') and h.state::text = 'available'
+           for update skip locked) a
+  )
+  update workerqueue.tasks t
+     set state = 'blocked'
+    from demoted d
+   where t.ctid = d.ctid;
+
+  return query
+  with waiting as materialized (
+    select b.ctid, key.k, held.n as held, b.concurrency_limit, b.priority, b.position
+      from (select distinct k from unnest(p_keys) k) key
+      cross join lateral (
+        select count(*) as n
+          from workerqueue.tasks h
+         where h.concurrency_key = key.k and h.state in ('available', 'leased')) held
+      cross join lateral (
+        select w.concurrency_limit
+          from workerqueue.tasks w
+         where w.concurrency_key = key.k and w.state = 'blocked'
+         order by w.priority desc, w.position
+         limit 1) head
+      cross join lateral (
+        select w.ctid, w.concurrency_limit, w.priority, w.position
+          from workerqueue.tasks w
+         where w.concurrency_key = key.k and w.state = 'blocked'
+         order by w.priority desc, w.position
+         limit greatest(head.concurrency_limit - held.n, 0)
+           for update skip locked) b
+  ), ranked as (
+    select w.*, row_number() over (
+             partition by w.k order by w.priority desc, w.position) as rank
+      from waiting w
+  ), admitted as materialized (
+    -- Limits may differ within a key. The first that does not fit stops those behind it.
+    select r.ctid,
+           bool_and(r.held + r.rank <= r.concurrency_limit)
+             over (partition by r.k order by r.rank) as fits
+      from ranked r
+  )
+  update workerqueue.tasks t
+     set state = 'available'
+    from admitted a
+   where t.ctid = a.ctid and a.fits
+  returning t.lane_id, t.position;
+end
+$$;

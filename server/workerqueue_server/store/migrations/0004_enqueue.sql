@@ -1,0 +1,118 @@
+-- Storing tasks.
+
+-- The lanes of the given queues, kinds and priorities, in that order; missing ones are made, and so
+-- are their queues' rows.
+create function workerqueue.ensure_lanes(p_queues text[], p_kinds text[], p_priorities smallint[])
+returns table (lane_id integer, queue text, kind text, priority smallint)
+language plpgsql as $$
+begin
+  insert into workerqueue.queues (name)
+  select distinct q from unnest(p_queues) q order by q
+  on conflict do nothing;
+  insert into workerqueue.lanes (queue, kind, priority)
+  select distinct w.q, w.k, w.p
+    from unnest(p_queues, p_kinds, p_priorities) w(q, k, p)
+   order by 1, 2, 3
+  on conflict do nothing;
+  return query
+  select l.lane_id, l.queue, l.kind, l.priority
+    from unnest(p_queues, p_kinds, p_priorities) with ordinality w(q, k, p, n)
+    join workerqueue.lanes l on l.queue = w.q and l.kind = w.k and l.priority = w.p
+   order by w.n;
+end
+$$;
+
+-- Stores a batch of tasks. What tasks share (lane, options) comes once per distinct combination in
+-- p_specs, a JSON array whose element n (from 0) belongs to the tasks with spec number n:
+--   lane_id, priority, max_attempts, timeout_ms, lease_duration_ms, concurrency_limit,
+--   run_at | delay_ms, expire_at, retention, retry_policy, tags, metadata
+-- A new option is a new JSON field, so servers of two releases can share this function.
+--
+-- Idempotence: an id that is live or kept in history is not stored again and is returned in
+-- `existed`. Insert first, look into history after: a task that finishes between the two has left
+-- the live table for good, and the second statement's newer snapshot sees it in history.
+-- p_first_id and p_last_id bound the ids made by clients; null: the server made all ids.
+create function workerqueue.enqueue_tasks(
+  p_ids uuid[], p_payloads bytea[], p_spec_nos integer[], p_keys text[], p_specs jsonb,
+  p_first_id uuid, p_last_id uuid
+) returns table (
+  stored_at timestamptz, existed uuid[], lanes integer[], positions bigint[],
+  wait_ms double precision
+)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_base bigint := nextval('workerqueue.position_seq') << 20;
+  v_stored integer;
+  v_existed uuid[];
+  v_finished uuid[];
+begin
+  insert into workerqueue.tasks (
+    id, position, created_at, run_at, expire_at, lane_id, timeout_ms, lease_duration_ms, state,
+    priority, max_attempts, concurrency_limit, concurrency_key, payload, retention, retry_policy,
+    tags, metadata)
+  select i.id, v_base | i.place, v_now, due.run_at, s.expire_at, s.lane_id, s.timeout_ms,
+         s.lease_duration_ms,
+         case when due.run_at > v_now then 'scheduled'
+              when i.key is not null then 'blocked'
+              else 'available' end::workerqueue.task_state,
+         s.priority, s.max_attempts, s.concurrency_limit, i.key, i.payload, s.retention,
+         s.retry_policy, s.tags, s.metadata
+    from rows from (unnest(p_ids), unnest(p_payloads), unnest(p_spec_nos), unnest(p_keys))
+         with ordinality i(id, payload, spec_no, key, place)
+    join rows from (jsonb_to_recordset(p_specs) as (
+           lane_id integer, priority smallint, max_attempts smallint, timeout_ms integer,
+           lease_duration_ms integer, concurrency_limit smallint, run_at timestamptz,
+           delay_ms bigint, expire_at timestamptz, retention integer[],
+           retry_policy double precision[], tags text[], metadata jsonb))
+         with ordinality s(
+           lane_id, priority, max_attempts, timeout_ms, lease_duration_ms, concurrency_limit,
+           run_at, delay_ms, expire_at, retention, retry_policy, tags, metadata, spec_no)
+      on s.spec_no = i.spec_no + 1
+   cross join lateral (
+     select greatest(v_now, coalesce(
+       s.run_at, v_now + s.delay_ms * interval '1 millisecond', v_now)) as run_at) due
+  on conflict (id) do nothing;
+  get diagnostics v_stored = row_count;
+
+  if v_stored < cardinality(p_ids) then
+    select array_agg(t.id) into v_existed
+      from unnest(p_ids) i(id)
+      join workerqueue.tasks t on t.id = any (array[i.id])
+     where t.position not between v_base and v_base + 1048575;
+  end if;
+  if p_first_id is not null then
+    select array_agg(h.id) into v_finished
+      from workerqueue.history h
+     where h.id between p_first_id and p_last_id and h.id = any (p_ids);
+    if v_finished is not null then
+      delete from workerqueue.tasks t
+       where t.id = any (v_finished) and t.position between v_base and v_base + 1048575;
+      v_existed := v_existed || v_finished;
+    end if;
+  end if;
+
+  return query
+  with admitted as (
+    select a.lane_id, a.position
+      from workerqueue.admit(array(select distinct k from unnest(p_keys) k where k is not null)) a
+     where p_keys is not null
+  ), ready as (
+    select a.lane_id, min(a.position) as position from admitted a group by 1
+    union all
+    -- Waking a lane in vain is harmless, so this says "may have", without reading the rows again.
+    select distinct (s ->> 'lane_id')::integer, v_base
+      from jsonb_array_elements(p_specs) s
+  )
+  select v_now, v_existed, array_agg(r.lane_id), array_agg(r.position),
+         (select min(coalesce(
+                   (s ->> 'delay_ms')::double precision,
+                   extract(epoch from (s ->> 'run_at')::timestamptz - v_now) * 1000))
+            from jsonb_array_elements(p_specs) s)
+    from ready r;
+end
+$$;

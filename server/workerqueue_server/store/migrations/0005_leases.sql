@@ -1,0 +1,440 @@
+-- Leases: grant, finish, give back, prolong, end.
+--
+-- Fencing: every function that answers for a lease names (id, lease_id) in the where clause of the
+-- very statement that changes the task. Only a leased task has a lease_id (ending the lease clears
+-- it), so a token that is not the live lease matches no row and changes nothing.
+--
+-- Batches arrive sorted by id, so two batches that share tasks lock them in the same order.
+
+-- Grants leases for a list of requests in one transaction. p_requests is a JSON array of
+--   lanes, cursors   the lanes to read and the last position already read in each
+--   workers          worker ids; places[i] (0-based index into workers) gets the i-th task, so
+--                    cardinality(places) is the most this request may take
+--   lease_ms         the stream's own lease duration, or null
+--
+-- Order: inside a queue larger priority first, then position; between queues in turn, starting where
+-- the caller's order of lanes starts. Limits are counted here, in the granting transaction, from the
+-- leases themselves: the advisory locks make grants from one limited queue (and grants to one worker
+-- from it) take turns across servers, and the count that follows has a snapshot taken after the lock.
+-- So no counter exists that could drift. A request with several workers skips queues that limit per
+-- worker; the caller sends those one worker at a time.
+create function workerqueue.grant_leases(p_requests jsonb)
+returns table (
+  request integer, place integer, token bytea, lane_id integer, "position" bigint,
+  attempt smallint, max_attempts smallint, timeout_ms integer, lease_ms integer,
+  created_at timestamptz, payload bytea, args jsonb, concurrency_key text, metadata jsonb,
+  checkpoint bytea
+)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+  r record;
+  v_base bigint := nextval('workerqueue.lease_seq') << 20;
+  v_granted integer := 0;
+  v_rows integer;
+  v_now timestamptz;
+  v_special boolean;
+begin
+  -- Queues that limit or pause, among those asked for: usually none.
+  select exists (
+    select
+      from workerqueue.queues q
+     where (q.paused or q.max_in_flight is not null or q.max_in_flight_per_worker is not null)
+       and q.name in (
+         select l.queue from jsonb_array_elements(p_requests) e,
+                jsonb_array_elements_text(e -> 'lanes') a(id)
+           join workerqueue.lanes l on l.lane_id = a.id::integer)
+  ) into v_special;
+
+  if v_special then
+    perform pg_advisory_xact_lock(lock.class, lock.key) from (
+      select distinct
+             case when q.max_in_flight is not null then 7702 else 7703 end as class,
+             case when q.max_in_flight is not null then hashtext(q.name)
+                  else hashtext(w.id || ' ' || q.name) end as key
+        from jsonb_array_elements(p_requests) e
+       cross join jsonb_array_elements_text(e -> 'lanes') a(id)
+       cross join jsonb_array_elements_text(e -> 'workers') w(id)
+        join workerqueue.lanes l on l.lane_id = a.id::integer
+        join workerqueue.queues q on q.name = l.queue
+       where q.max_in_flight is not null or q.max_in_flight_per_worker is not null
+       order by 1, 2) lock;
+  end if;
+  v_now := clock_timestamp();
+
+  for r in
+    select row_number() over ()::integer - 1 as number, x.lanes, x.cursors, x.workers, x.places,
+           x.lease_ms, cardinality(x.places) as wanted, cardinality(x.workers) = 1 as single
+      from jsonb_to_recordset(p_requests) as x(
+             lanes integer[], cursors bigint[], workers text[], places integer[], lease_ms integer)
+  loop
+    if not v_special and cardinality(r.lanes) = 1 then
+      return query
+      with candidate as materialized (
+        select c.ctid, row_number() over ()::integer as rank
+          from (
+            select t.ctid
+              from workerqueue.tasks t
+             where t.lane_id = r.lanes[1] and t.state = 'available'
+               and t.position > r.cursors[1]
+               and (t.expire_at is null or t.expire_at > v_now or t.attempt > 0)
+             order by t.position
+             limit r.wanted
+               for update skip locked) c
+      )
+      update workerqueue.tasks t
+         set state = 'leased', attempt = t.attempt + 1,
+             lease_id = v_base | (v_granted + c.rank), started_at = v_now,
+             worker_id = r.workers[r.places[c.rank] + 1],
+             granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
+             attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
+             lease_expires_at = v_now + least(
+               t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond',
+             expiry_check_at = v_now + least(
+               t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond'
+        from candidate c
+       where t.ctid = c.ctid
+      returning r.number, r.places[c.rank], uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
+        t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
+        t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
+    else
+      return query
+      with lane as (
+        select w.id, w.read_to, w.turn, l.queue, l.priority, allowed.n as allowed,
+               q.max_in_flight is not null or q.max_in_flight_per_worker is not null as counted
+          from rows from (unnest(r.lanes), unnest(r.cursors)) with ordinality w(id, read_to, turn)
+          join workerqueue.lanes l on l.lane_id = w.id
+          join workerqueue.queues q on q.name = l.queue
+         cross join lateral (
+           select least(
+             r.wanted,
+             case when q.max_in_flight is not null then greatest(0, q.max_in_flight - (
+               select count(*) from workerqueue.tasks t where t.counted_queue = q.name)) end,
+             case when q.max_in_flight_per_worker is null then null
+                  when r.single then greatest(0, q.max_in_flight_per_worker - (
+                    select count(*) from workerqueue.tasks t
+                     where t.counted_queue = q.name and t.worker_id = r.workers[1]))
+                  else 0 end)::integer as n) allowed
+         where not q.paused and allowed.n > 0
+      ), ahead as (
+        select lane.id, lane.read_to, lane.turn, lane.allowed, lane.counted, lane.queue,
+               lane.priority,
+               row_number() over (
+                 partition by lane.queue order by lane.priority desc, p.position) as queue_rank,
+               min(lane.turn) over (partition by lane.queue) as queue_turn
+          from lane
+         cross join lateral (
+           select t.position
+             from workerqueue.tasks t
+            where t.lane_id = lane.id and t.state = 'available' and t.position > lane.read_to
+              and (t.expire_at is null or t.expire_at > v_now or t.attempt > 0)
+            order by t.position
+            limit lane.allowed) p
+      ), share as (
+        select s.id, s.read_to, s.counted, s.queue, s.priority, count(*) as n
+          from (
+            select * from ahead a
+             where a.queue_rank <= a.allowed
+             order by a.queue_rank, a.queue_turn
+             limit r.wanted) s
+         group by s.id, s.read_to, s.counted, s.queue, s.priority
+      ), candidate as materialized (
+        select c.ctid, share.counted, share.queue,
+               row_number() over (order by share.priority desc, c.position)::integer as rank
+          from share
+         cross join lateral (
+           select t.ctid, t.position
+             from workerqueue.tasks t
+            where t.lane_id = share.id and t.state = 'available' and t.position > share.read_to
+              and (t.expire_at is null or t.expire_at > v_now or t.attempt > 0)
+            order by t.position
+            limit share.n
+              for update skip locked) c
+      )
+      update workerqueue.tasks t
+         set state = 'leased', attempt = t.attempt + 1,
+             lease_id = v_base | (v_granted + c.rank), started_at = v_now,
+             worker_id = r.workers[r.places[c.rank] + 1],
+             counted_queue = case when c.counted then c.queue end,
+             granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
+             attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
+             lease_expires_at = v_now + least(
+               t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond',
+             expiry_check_at = v_now + least(
+               t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond'
+        from candidate c
+       where t.ctid = c.ctid
+      returning r.number, r.places[c.rank], uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
+        t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
+        t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
+    end if;
+    get diagnostics v_rows = row_count;
+    v_granted := v_granted + v_rows;
+  end loop;
+end
+$$;
+
+-- Finishes leased tasks. `lost` are the places (from 1) of tokens that are not live leases and were
+-- not finished by this very token before: a repeated ack is answered like the first. Here and below,
+-- lanes and positions say where tasks may have become available, freed_queues which limits have room.
+create function workerqueue.finish_leases(p_ids uuid[], p_lease_ids bigint[], p_results bytea[])
+returns table (lost integer[], lanes integer[], positions bigint[], freed_queues text[])
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_finished bigint;
+  v_keys text[];
+  v_freed text[];
+  v_lost integer[];
+begin
+  with ended as (
+    delete from workerqueue.tasks t
+     using rows from (unnest(p_ids), unnest(p_lease_ids), unnest(p_results)) a(id, lease_id, result)
+     where t.id = any (array[a.id]) and t.lease_id = a.lease_id
+    returning t.*, a.result
+  ), stored as (
+    insert into workerqueue.history (
+      id, lease_id, created_at, run_at, expire_at, started_at, finished_at, retain_until, lane_id,
+      timeout_ms, lease_duration_ms, state, attempt, max_attempts, concurrency_limit, worker_id,
+      concurrency_key, job_key, payload, args, retention, retry_policy, tags, metadata, last_error,
+      progress, progress_message, checkpoint, result)
+    select e.id, e.lease_id, e.created_at, e.run_at, e.expire_at, e.started_at, v_now,
+           v_now + workerqueue.retention_of('succeeded', e.retention), e.lane_id, e.timeout_ms,
+           e.lease_duration_ms, 'succeeded', e.attempt, e.max_attempts, e.concurrency_limit,
+           e.worker_id, e.concurrency_key, e.job_key, e.payload, e.args, e.retention,
+           e.retry_policy, e.tags, e.metadata, e.last_error, e.progress, e.progress_message,
+           e.checkpoint, e.result
+      from ended e
+  )
+  select count(*), array_agg(e.concurrency_key) filter (where e.concurrency_key is not null),
+         array_agg(distinct e.counted_queue) filter (where e.counted_queue is not null)
+    into v_finished, v_keys, v_freed
+    from ended e;
+
+  if v_finished < cardinality(p_ids) then
+    select array_agg(a.place::integer) into v_lost
+      from rows from (unnest(p_ids), unnest(p_lease_ids)) with ordinality a(id, lease_id, place)
+     where not exists (
+       select from workerqueue.history h
+        where h.id = a.id and h.lease_id = a.lease_id and h.state = 'succeeded');
+  end if;
+
+  if v_keys is null then
+    return query select v_lost, null::integer[], null::bigint[], v_freed;
+  else
+    return query
+    select v_lost, array_agg(r.lane_id), array_agg(r.position), v_freed
+      from (select a.lane_id, min(a.position) as position
+              from workerqueue.admit(v_keys) a group by a.lane_id) r;
+  end if;
+end
+$$;
+
+-- Moves ended tasks to history. p_ended is a JSON array of {id, state, outcome, error}; the caller
+-- holds the rows' locks (or knows that nobody else can want them).
+create function workerqueue.bury(
+  p_ids uuid[], p_state workerqueue.task_state, p_now timestamptz, p_errors jsonb[]
+) returns void language sql
+set enable_seqscan = off
+as $$
+  with ended as (
+    delete from workerqueue.tasks t
+     using rows from (unnest(p_ids), unnest(p_errors)) a(id, error)
+     where t.id = any (array[a.id])
+    returning t.*, a.error as new_error
+  )
+  insert into workerqueue.history (
+    id, lease_id, created_at, run_at, expire_at, started_at, finished_at, retain_until, lane_id,
+    timeout_ms, lease_duration_ms, state, attempt, max_attempts, concurrency_limit, worker_id,
+    concurrency_key, job_key, payload, args, retention, retry_policy, tags, metadata, last_error,
+    progress, progress_message, checkpoint)
+  select e.id, e.lease_id, e.created_at, e.run_at, e.expire_at, e.started_at, p_now,
+         p_now + workerqueue.retention_of(p_state, e.retention), e.lane_id, e.timeout_ms,
+         e.lease_duration_ms, p_state, e.attempt, e.max_attempts, e.concurrency_limit, e.worker_id,
+         e.concurrency_key, e.job_key, e.payload, e.args, e.retention, e.retry_policy, e.tags,
+         e.metadata, coalesce(e.new_error, e.last_error), e.progress, e.progress_message,
+         e.checkpoint
+    from ended e
+$$;
+
+-- Ends attempts that did not finish their task: records each, then retries or buries the task.
+-- The caller has locked the rows and checked that (id, lease_id) is the live lease.
+-- p_retry_ms overrides the backoff where it is not null; p_permanent buries at once.
+create function workerqueue.end_attempts(
+  p_ids uuid[], p_outcomes workerqueue.attempt_outcome[], p_errors jsonb[], p_retry_ms bigint[],
+  p_permanent boolean[], p_now timestamptz
+) returns void language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_dead uuid[];
+  v_errors jsonb[];
+begin
+  insert into workerqueue.attempts (
+    task_id, lease_id, started_at, finished_at, attempt, outcome, worker_id, error)
+  select t.id, t.lease_id, t.started_at, p_now, t.attempt, a.outcome, t.worker_id, a.error
+    from rows from (unnest(p_ids), unnest(p_outcomes), unnest(p_errors)) a(id, outcome, error)
+    join workerqueue.tasks t on t.id = any (array[a.id]);
+
+  select array_agg(a.id), array_agg(a.error) into v_dead, v_errors
+    from rows from (unnest(p_ids), unnest(p_errors), unnest(p_permanent)) a(id, error, permanent)
+    join workerqueue.tasks t on t.id = any (array[a.id])
+   where a.permanent or t.attempt >= t.max_attempts;
+  if v_dead is not null then
+    perform workerqueue.bury(v_dead, 'dead', p_now, v_errors);
+  end if;
+
+  update workerqueue.tasks t
+     set state = 'retrying', lease_id = null, last_error = a.error, counted_queue = null, expiry_check_at = null,
+         lease_expires_at = null, attempt_deadline = null,
+         run_at = p_now + coalesce(a.retry_ms, workerqueue.backoff_ms(t.attempt, t.retry_policy))
+                          * interval '1 millisecond'
+    from rows from (unnest(p_ids), unnest(p_errors), unnest(p_retry_ms)) a(id, error, retry_ms)
+   where t.id = any (array[a.id]);
+end
+$$;
+
+-- Takes tasks back from their workers by the workers' own word. p_items is a JSON array, sorted by
+-- id, of {id, lease_id, action: fail | release | snooze, error, retry_ms, permanent}; retry_ms is
+-- also the snooze's delay. `lost` as in finish_leases; a repeated nack is answered like the first
+-- where its attempt was recorded.
+create function workerqueue.return_leases(p_items jsonb)
+returns table (
+  lost integer[], lanes integer[], positions bigint[], freed_queues text[], wait_ms double precision
+)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_live integer[];
+  v_live_ids uuid[];
+  v_keys text[];
+  v_lost integer[];
+  v_freed text[];
+  v_released_lanes integer[];
+  v_released_positions bigint[];
+begin
+  select array_agg(l.place), array_agg(l.id),
+         array_agg(l.concurrency_key) filter (where l.concurrency_key is not null
+                                                and l.action <> 'release'),
+         array_agg(l.lane_id) filter (where l.action = 'release'),
+         array_agg(l.position) filter (where l.action = 'release'),
+         array_agg(distinct l.counted_queue) filter (where l.counted_queue is not null)
+    into v_live, v_live_ids, v_keys, v_released_lanes, v_released_positions, v_freed
+    from (select i.place::integer, i.action, t.id, t.concurrency_key, t.lane_id, t.position,
+                 t.counted_queue
+            from rows from (jsonb_to_recordset(p_items)
+                              as (id uuid, lease_id bigint, action text))
+                 with ordinality i(id, lease_id, action, place)
+            join workerqueue.tasks t
+              on t.id = any (array[i.id]) and t.lease_id = i.lease_id
+             for update of t) l;
+
+  if coalesce(cardinality(v_live), 0) < jsonb_array_length(p_items) then
+    select array_agg(i.place::integer) into v_lost
+      from rows from (jsonb_to_recordset(p_items) as (id uuid, lease_id bigint, action text))
+           with ordinality i(id, lease_id, action, place)
+     where i.place <> all (coalesce(v_live, '{}'))
+       and not exists (
+         select from workerqueue.attempts a
+          where a.task_id = i.id and a.lease_id = i.lease_id and a.outcome = 'failed'
+            and i.action = 'fail');
+  end if;
+  if v_live is null then
+    return query
+    select v_lost, null::integer[], null::bigint[], null::text[], null::double precision;
+    return;
+  end if;
+
+  perform workerqueue.end_attempts(
+            array_agg(i.id), array_agg('failed'::workerqueue.attempt_outcome), array_agg(i.error),
+            array_agg(i.retry_ms), array_agg(coalesce(i.permanent, false)), v_now)
+     from rows from (jsonb_to_recordset(p_items) as (
+                       id uuid, action text, error jsonb, retry_ms bigint, permanent boolean))
+          with ordinality i(id, action, error, retry_ms, permanent, place)
+    where i.action = 'fail' and i.place = any (v_live)
+   having count(*) > 0;
+
+  -- A release keeps its position and its concurrency key: it is where it was before the grant.
+  update workerqueue.tasks t
+     set state = case i.action when 'release' then 'available' else 'scheduled' end
+                 ::workerqueue.task_state,
+         run_at = case i.action when 'release' then t.run_at
+                  else v_now + i.retry_ms * interval '1 millisecond' end,
+         attempt = t.attempt - 1, lease_id = null, counted_queue = null, expiry_check_at = null,
+         lease_expires_at = null, attempt_deadline = null
+    from rows from (jsonb_to_recordset(p_items) as (id uuid, action text, retry_ms bigint))
+         with ordinality i(id, action, retry_ms, place)
+   where i.action <> 'fail' and i.place = any (v_live) and t.id = any (array[i.id]);
+
+  return query
+  with woken as (
+    select a.lane_id, a.position from workerqueue.admit(coalesce(v_keys, '{}')) a
+     where v_keys is not null
+    union all
+    select * from unnest(v_released_lanes, v_released_positions)
+  ), first as (
+    select w.lane_id, min(w.position) as position from woken w group by 1
+  )
+  select v_lost, array_agg(f.lane_id), array_agg(f.position), v_freed,
+         (select extract(epoch from min(t.run_at) - clock_timestamp()) * 1000 from workerqueue.tasks t
+           where t.id = any (v_live_ids) and t.state::text in ('scheduled', 'retrying'))::double precision
+    from first f;
+end
+$$;
+
+-- Moves lease_expires_at to now + lease duration (absolute, so repeats are harmless), never past the
+-- attempt deadline; stores progress and checkpoint where given. Touches no indexed column. Returns
+-- the leases that are alive.
+create function workerqueue.prolong_leases(
+  p_ids uuid[], p_lease_ids bigint[], p_progress double precision[], p_messages text[],
+  p_checkpoints bytea[]
+) returns table (token bytea, lease_expires_at timestamptz)
+language sql volatile
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+  update workerqueue.tasks t
+     set lease_expires_at = least(
+           clock_timestamp() + t.granted_lease_ms * interval '1 millisecond', t.attempt_deadline),
+         progress = coalesce(a.progress, t.progress),
+         progress_message = coalesce(a.message, t.progress_message),
+         checkpoint = coalesce(a.checkpoint, t.checkpoint)
+    from rows from (unnest(p_ids), unnest(p_lease_ids), unnest(p_progress), unnest(p_messages),
+                    unnest(p_checkpoints)) a(id, lease_id, progress, message, checkpoint)
+   where t.id = any (array[a.id]) and t.lease_id = a.lease_id
+  returning uuid_send(t.id) || int8send(t.lease_id), t.lease_expires_at
+$$;
+
+-- Which of the given leases are alive, and until when. Changes nothing.
+create function workerqueue.live_leases(p_ids uuid[], p_lease_ids bigint[])
+returns table (token bytea, lease_expires_at timestamptz, lane_id integer, worker_id text)
+language sql stable
+set enable_seqscan = off
+as $$
+  select uuid_send(t.id) || int8send(t.lease_id), t.lease_expires_at, t.lane_id, t.worker_id
+    from rows from (unnest(p_ids), unnest(p_lease_ids)) a(id, lease_id)
+    join workerqueue.tasks t on t.id = any (array[a.id]) and t.lease_id = a.lease_id
+$$;

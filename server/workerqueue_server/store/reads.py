@@ -1,0 +1,71 @@
+"""Reading tasks for people and producers, on a pool of its own beside the hot path."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from workerqueue_server.store import binary
+from workerqueue_server.store.errors import DatabaseUnavailable, translate
+from workerqueue_server.store.statements import statement
+
+Record = dict[str, Any]
+
+_POOL_SIZE = 4
+_WAIT_SECONDS = 5.0
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    binary.register(connection)
+    await connection.set_autocommit(True)
+    await connection.execute("set statement_timeout = '30s'; set lock_timeout = '5s'")
+
+
+class ReadStore:
+    """Queries that are not part of the hot path. Every method raises StoreError."""
+
+    def __init__(self, dsn: str) -> None:
+        self._pool = AsyncConnectionPool(
+            dsn,
+            min_size=0,
+            max_size=_POOL_SIZE,
+            open=False,
+            timeout=_WAIT_SECONDS,
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={"application_name": "workerqueue read", "row_factory": dict_row},
+            name="read",
+        )
+
+    async def open(self) -> None:
+        """Starts the pool; connections are made when needed."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        await self._pool.close()
+
+    async def fetch(self, name: str, parameters: dict[str, object]) -> list[Record]:
+        """The rows of the statement ``sql/<name>.sql`` as dictionaries."""
+        try:
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(binary=True)
+                await cursor.execute(statement(name), parameters)
+                rows: list[Record] = await cursor.fetchall() if cursor.description else []
+                return rows
+        except PoolTimeout as error:
+            raise DatabaseUnavailable(str(error)) from error
+        except psycopg.Error as error:
+            raise translate(error) from error
+
+    async def tasks(self, task_ids: Sequence[bytes]) -> dict[bytes, Record]:
+        """The tasks of these ids that exist, live or finished."""
+        rows = await self.fetch("get_tasks", {"ids": binary.UuidArray(task_ids)})
+        return {row["id"].bytes: row for row in rows}
+
+    async def attempts(self, task_id: bytes) -> list[Record]:
+        """Recorded attempts of a task, oldest first."""
+        return await self.fetch("get_attempts", {"id": task_id.hex()})
