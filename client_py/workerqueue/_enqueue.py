@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any as AnyType
 from typing import Final, TypedDict, Unpack
 
 from google.protobuf import json_format
@@ -155,7 +156,7 @@ class TaskHandle:
 
     task_id: str
     outcome: EnqueueOutcome
-    task: task_pb2.Task
+    task: task_pb2.Task = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,52 +289,78 @@ def _outcome(value: worker_queue_pb2.EnqueueOutcome) -> EnqueueOutcome:
 
 
 def _task_options(options: EnqueueOptions) -> worker_queue_pb2.TaskOptions | None:
-    if not options or options.keys() == {"task_id"}:
-        return None
-    unknown = options.keys() - EnqueueOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unknown enqueue option: {', '.join(sorted(unknown))}")
-    message = worker_queue_pb2.TaskOptions(
-        queue=options.get("queue") or "",
-        priority=options.get("priority"),
-        max_attempts=_count(options.get("max_attempts"), "max_attempts"),
-        concurrency_key=options.get("concurrency_key"),
-        concurrency_limit=_count(options.get("concurrency_limit"), "concurrency_limit"),
-        tags=_tags(options.get("tags", ())),
-        metadata=options.get("metadata") or {},
-    )
-    if (timeout := options.get("timeout")) is not None:
-        message.timeout.CopyFrom(to_duration(timeout, "timeout"))
-    if (lease_duration := options.get("lease_duration")) is not None:
-        message.lease_duration.CopyFrom(to_duration(lease_duration, "lease_duration"))
-    if (retry := options.get("retry")) is not None:
-        message.retry.CopyFrom(retry.to_proto())
-    if (retention := options.get("retention")) is not None:
-        message.retention.CopyFrom(retention.to_proto())
-    _set_times(message, options)
+    """The options that were given, or None; the checks of most are the server's."""
+    message: worker_queue_pb2.TaskOptions | None = None
+    for name, value in options.items():
+        if name not in _SETTERS:
+            raise TypeError(f"unknown enqueue option: {name}")
+        setter = _SETTERS[name]
+        if value is None or setter is None:
+            continue
+        if message is None:
+            message = worker_queue_pb2.TaskOptions()
+        setter(message, name, value)
+    if options.get("run_at") is not None and options.get("delay") is not None:
+        raise ValueError("give run_at or delay, not both")
     return message
 
 
-def _set_times(message: worker_queue_pb2.TaskOptions, options: EnqueueOptions) -> None:
-    run_at, delay = options.get("run_at"), options.get("delay")
-    if run_at is not None and delay is not None:
-        raise ValueError("give run_at or delay, not both")
-    if run_at is not None:
-        message.run_at.CopyFrom(to_timestamp(run_at, "run_at"))
-    if delay is not None:
-        message.delay.CopyFrom(to_duration(delay, "delay"))
-    if (expire_at := options.get("expire_at")) is not None:
-        message.expire_at.CopyFrom(to_timestamp(expire_at, "expire_at"))
+_Setter = Callable[[worker_queue_pb2.TaskOptions, str, AnyType], None]
 
 
-def _count(value: int | None, name: str) -> int:
+def _set_value(message: worker_queue_pb2.TaskOptions, name: str, value: AnyType) -> None:
+    setattr(message, name, value)
+
+
+def _set_count(message: worker_queue_pb2.TaskOptions, name: str, value: int) -> None:
     # Zero is how the contract says "not set", so a caller's zero would be ignored in silence.
-    if value is not None and value < 1:
+    if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
-    return value or 0
+    setattr(message, name, value)
 
 
-def _tags(tags: Iterable[str] | None) -> list[str]:
-    if isinstance(tags, str):
-        raise TypeError("tags must be several words, not one string")
-    return list(tags or ())
+def _set_duration(
+    message: worker_queue_pb2.TaskOptions, name: str, value: timedelta | float
+) -> None:
+    getattr(message, name).CopyFrom(to_duration(value, name))
+
+
+def _set_time(message: worker_queue_pb2.TaskOptions, name: str, value: datetime) -> None:
+    getattr(message, name).CopyFrom(to_timestamp(value, name))
+
+
+def _set_message(
+    message: worker_queue_pb2.TaskOptions, name: str, value: RetryPolicy | Retention
+) -> None:
+    getattr(message, name).CopyFrom(value.to_proto())
+
+
+def _set_tags(message: worker_queue_pb2.TaskOptions, name: str, value: Iterable[str]) -> None:
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be several words, not one string")
+    message.tags.extend(value)
+
+
+def _set_metadata(
+    message: worker_queue_pb2.TaskOptions, _name: str, value: Mapping[str, str]
+) -> None:
+    message.metadata.update(value)
+
+
+_SETTERS: Final[Mapping[str, _Setter | None]] = {
+    "task_id": None,  # part of the request itself
+    "queue": _set_value,
+    "priority": _set_value,
+    "max_attempts": _set_count,
+    "timeout": _set_duration,
+    "lease_duration": _set_duration,
+    "run_at": _set_time,
+    "delay": _set_duration,
+    "expire_at": _set_time,
+    "concurrency_key": _set_value,
+    "concurrency_limit": _set_count,
+    "retry": _set_message,
+    "retention": _set_message,
+    "tags": _set_tags,
+    "metadata": _set_metadata,
+}

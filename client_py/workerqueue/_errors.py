@@ -93,11 +93,13 @@ class WorkerQueueError(Exception):
         self.metadata = dict(metadata or {})
 
     def __str__(self) -> str:
-        parts = [self.message]
-        parts += [
-            f"{v.field}: {v.description}" if v.field else v.description for v in self.violations
-        ]
-        return "; ".join(part for part in parts if part)
+        text = self.message
+        for violation in self.violations:
+            # The server's message often is its first violation.
+            if violation.description not in text:
+                field = f"{violation.field}: " if violation.field else ""
+                text = f"{text}; {field}{violation.description}" if text else violation.description
+        return text
 
 
 class InvalidRequestError(WorkerQueueError):

@@ -17,7 +17,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from workerqueue._errors import CancelReason, HandlerSignal
+from workerqueue._errors import CancelReason, HandlerSignal, Snooze
 from workerqueue._worker import answers
 from workerqueue._worker.context import BaseContext, SyncTaskContext, TaskContext
 from workerqueue._worker.lease import Answer, Lease
@@ -173,7 +173,7 @@ class Runner:
     def _answer_for(self, lease: Lease, context: BaseContext, error: BaseException) -> Answer:
         if context.cancel_reason is CancelReason.SHUTDOWN and not isinstance(error, HandlerSignal):
             return _shutdown_failure(lease)
-        if lease.ended is None:
+        if lease.ended is None and not isinstance(error, Snooze):
             logger.info("task %s: attempt failed: %r", lease.task.task_id, error)
         return answers.raised(lease.token, error)
 

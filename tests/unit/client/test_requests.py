@@ -78,6 +78,11 @@ def test_none_keeps_the_policy() -> None:
     assert options_of(**dict.fromkeys(names)) == worker_queue_pb2.TaskOptions()
 
 
+def test_every_option_of_the_contract_can_be_given() -> None:
+    fields = {field.name for field in worker_queue_pb2.TaskOptions.DESCRIPTOR.fields}
+    assert set(EnqueueOptions.__annotations__) == fields | {"task_id"}
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
