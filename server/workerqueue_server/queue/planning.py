@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain
 
 from workerqueue_server.queue.sessions import Session, SessionBook
 from workerqueue_server.store.records import GrantRequest, Lane, QueueLimits
@@ -175,7 +175,7 @@ class Planner:
                 break
             if group.hungry and group.ready:
                 planned = self._plan_group(group, budget, _MAX_REQUESTS - len(requests))
-                budget -= sum(len(request.grant.places) for request in planned)
+                budget -= sum(request.grant.wanted for request in planned)
                 requests += planned
         if requests:
             # The groups that were not reached come first next time.
@@ -185,7 +185,7 @@ class Planner:
 
     def granted(self, request: Request, count: int) -> None:
         """The request brought so many tasks."""
-        if count < len(request.grant.places):
+        if count < request.grant.wanted:
             for state, wakes in zip(request.lanes, request.wakes, strict=True):
                 # What woke a lane while the statement ran may have come too late for its snapshot.
                 if state.wakes == wakes:
@@ -230,7 +230,7 @@ class Planner:
                 sessions.append(session)
         if not sessions:
             return None
-        return _request(group, sessions, _spread(shares), lanes)
+        return _request(group, sessions, sum(shares), _spread(shares), lanes)
 
     def _requests_by_worker(
         self, group: Group, lanes: list[LaneState], budget: int, slots: int
@@ -245,7 +245,7 @@ class Planner:
             if wanted > 0:
                 budget -= wanted
                 slots -= 1
-                yield _request(group, [session], [0] * wanted, open_lanes)
+                yield _request(group, [session], wanted, None, open_lanes)
             elif session.demand:
                 # The limits leave no room now; another queue may yet have something.
                 group.hungry[session.session_id] = session
@@ -303,10 +303,10 @@ def _pop_all(hungry: dict[str, Session]) -> list[Session]:
     return sessions
 
 
-def _spread(shares: list[int]) -> list[int]:
+def _spread(shares: list[int]) -> list[int] | None:
     """Places in turn, so that few tasks reach many streams: [2, 1] is [0, 1, 0]."""
     if len(shares) == 1:
-        return list(repeat(0, shares[0]))
+        return None
     places: list[int] = []
     for turn in range(max(shares)):
         places += [place for place, share in enumerate(shares) if share > turn]
@@ -314,12 +314,17 @@ def _spread(shares: list[int]) -> list[int]:
 
 
 def _request(
-    group: Group, sessions: list[Session], places: list[int], lanes: list[LaneState]
+    group: Group,
+    sessions: list[Session],
+    wanted: int,
+    places: list[int] | None,
+    lanes: list[LaneState],
 ) -> Request:
     grant = GrantRequest(
         [state.lane.lane_id for state in lanes],
         [state.cursor for state in lanes],
         [session.worker_id for session in sessions],
+        wanted,
         places,
         sessions[0].lease_ms,
     )

@@ -17,6 +17,9 @@ from workerqueue_server.queue.errors import InvalidTask, TooLarge, Violation
 from workerqueue_server.queue.policy import Checker, read_retention, read_retry
 
 
+_MAX_SPECS = 10_000
+
+
 class _Payload(NamedTuple):
     kind: Kind
     message: Message
@@ -29,32 +32,32 @@ class EnqueueReader:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        # Requests without options share their kind's spec, and so its place in the batch.
-        self._default_specs: dict[str, Spec] = {}
+        # Equal options share one spec, and so one place in the batch's list of specs.
+        self._specs: dict[tuple[str, bytes], Spec] = {}
 
     def read(self, request: worker_queue_pb2.EnqueueRequest) -> NewTask:
         """The task. Raises InvalidTask, UnknownKind or TooLarge."""
         payload = self._payload(request)
         task_id = _task_id(request.task_id)
-        key = None
-        if request.HasField("options"):
-            spec = _spec(payload.kind, request.options)
-            if request.options.HasField("concurrency_key"):
-                key = request.options.concurrency_key
-                _check_key(key, "options.concurrency_key")
-            else:
-                key = _policy_key(payload)
+        options = request.options
+        spec = self._spec(payload.kind, options)
+        if options.HasField("concurrency_key"):
+            key: str | None = options.concurrency_key
+            _check_key(options.concurrency_key, "options.concurrency_key")
         else:
-            default = self._default_specs.get(payload.kind.name)
-            if default is None:
-                default = self._default_specs[payload.kind.name] = _spec(
-                    payload.kind, worker_queue_pb2.TaskOptions()
-                )
-            spec = default
             key = _policy_key(payload)
         return NewTask(
             task_id or new_task_id(), task_id is not None, spec, payload.data, key or None
         )
+
+    def _spec(self, kind: Kind, options: worker_queue_pb2.TaskOptions) -> Spec:
+        name = (kind.name, options.SerializeToString(deterministic=True))
+        spec = self._specs.get(name)
+        if spec is None:
+            if len(self._specs) >= _MAX_SPECS:
+                self._specs.clear()
+            spec = self._specs[name] = _spec(kind, options)
+        return spec
 
     def _payload(self, request: worker_queue_pb2.EnqueueRequest) -> _Payload:
         form = request.WhichOneof("payload_form")

@@ -48,7 +48,6 @@ class LeaseEncoder:
     def encode(self, grant: Grant, lane: Lane, kind: Kind, payload: bytes) -> bytes:
         """One entry of a LeaseResponse frame, tag and length included."""
         token = grant.token
-        task_id = token[:16].hex()
         value = b"\x12" + varint(len(payload)) + payload if payload else b""
         head = self._payload_heads.get(kind.type_name)
         if head is None:
@@ -63,7 +62,7 @@ class LeaseEncoder:
             b"\x0a\x18",
             token,
             b"\x12\x24",
-            f"{task_id[:8]}-{task_id[8:12]}-{task_id[12:16]}-{task_id[16:20]}-{task_id[20:]}".encode(),
+            uuid_text(token[:16]).encode(),
             b"\x22",
             varint(len(head) + len(value)),
             head,
@@ -104,6 +103,17 @@ def _rare_fields(grant: Grant) -> bytes:
     if grant.checkpoint is not None:
         rare.checkpoint.ParseFromString(grant.checkpoint)
     return rare.SerializeToString()
+
+
+def uuid_text(task_id: bytes) -> str:
+    """The canonical form of a UUID."""
+    text = task_id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def batch_result(task_id: bytes, outcome: int) -> bytes:
+    """An EnqueueBatchResponse.results entry of a stored task."""
+    return b"\x0a\x28\x0a\x24" + uuid_text(task_id).encode() + b"\x10" + varint(outcome)
 
 
 def milliseconds(value: int) -> Duration:

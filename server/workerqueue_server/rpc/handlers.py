@@ -41,13 +41,15 @@ async def abort(context: Context, status: status_pb2.Status) -> NoReturn:
 
 
 def unary(
-    method: Callable[[RequestT, Context], Awaitable[Message]], request_class: type[RequestT]
+    method: Callable[[RequestT, Context], Awaitable[Message | bytes]],
+    request_class: type[RequestT],
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """A unary RPC."""
+    """A unary RPC. The method answers with a message, or with the bytes of one."""
 
     async def handle(data: bytes, context: Context) -> bytes:
         try:
-            return (await method(decode(request_class, data), context)).SerializeToString()
+            answer = await method(decode(request_class, data), context)
+            return answer if isinstance(answer, bytes) else answer.SerializeToString()
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:  # noqa: BLE001 - the outermost layer

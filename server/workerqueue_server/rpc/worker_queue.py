@@ -21,7 +21,7 @@ from workerqueue_server.queue.errors import (
 )
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
-from workerqueue_server.rpc.frames import LeaseEncoder
+from workerqueue_server.rpc.frames import LeaseEncoder, batch_result
 from workerqueue_server.rpc.handlers import Context, stream, unary
 from workerqueue_server.rpc.lease_stream import LeaseStream
 from workerqueue_server.rpc.status import status_of
@@ -77,7 +77,7 @@ class WorkerQueueService:
 
     async def enqueue_batch(
         self, request: worker_queue_pb2.EnqueueBatchRequest, _: Context
-    ) -> worker_queue_pb2.EnqueueBatchResponse:
+    ) -> bytes:
         """EnqueueBatch."""
         if not 1 <= len(request.tasks) <= bounds.BATCH_TASKS:
             raise TooLarge(
@@ -152,17 +152,15 @@ def _batch_response(
     tasks: Sequence[NewTask],
     results: Sequence[EnqueueResult],
     refused: dict[int, QueueError],
-) -> worker_queue_pb2.EnqueueBatchResponse:
-    response = worker_queue_pb2.EnqueueBatchResponse()
+) -> bytes:
+    parts: list[bytes] = []
     answers = zip(tasks, results, strict=False)
     for place in range(size):
         if refused and place in refused:
-            response.results.add(error=status_of(refused[place]))
+            entry = worker_queue_pb2.EnqueueBatchResult(error=status_of(refused[place]))
+            response = worker_queue_pb2.EnqueueBatchResponse(results=[entry])
+            parts.append(response.SerializeToString())
             continue
         task, result = next(answers)
-        text = task.task_id.hex()
-        response.results.add(
-            task_id=f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}",
-            outcome=_EXISTED if result.existed else _CREATED,
-        )
-    return response
+        parts.append(batch_result(task.task_id, _EXISTED if result.existed else _CREATED))
+    return b"".join(parts)

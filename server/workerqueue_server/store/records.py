@@ -61,8 +61,10 @@ class GrantRequest(NamedTuple):
     lanes: list[int]
     cursors: list[int]
     workers: list[str]
-    # places[i] is the index into workers of the one that gets the i-th task.
-    places: list[int]
+    # The most tasks to grant.
+    wanted: int
+    # places[i] is the index into workers of the one that gets the i-th task; None: all the first.
+    places: list[int] | None
     lease_ms: int | None
 
 

@@ -8,8 +8,9 @@
 
 -- Grants leases for a list of requests in one transaction. p_requests is a JSON array of
 --   lanes, cursors   the lanes to read and the last position already read in each
---   workers          worker ids; places[i] (0-based index into workers) gets the i-th task, so
---                    cardinality(places) is the most this request may take
+--   workers          worker ids; the i-th task goes to workers[places[i]] (counted from 0), and all
+--                    to the first where places is null
+--   wanted           the most tasks this request may take
 --   lease_ms         the stream's own lease duration, or null
 --
 -- Order: inside a queue larger priority first, then position; between queues in turn, starting where
@@ -70,9 +71,10 @@ begin
 
   for r in
     select row_number() over ()::integer - 1 as number, x.lanes, x.cursors, x.workers, x.places,
-           x.lease_ms, cardinality(x.places) as wanted, cardinality(x.workers) = 1 as single
+           x.lease_ms, x.wanted, cardinality(x.workers) = 1 as single
       from jsonb_to_recordset(p_requests) as x(
-             lanes integer[], cursors bigint[], workers text[], places integer[], lease_ms integer)
+             lanes integer[], cursors bigint[], workers text[], wanted integer, places integer[],
+             lease_ms integer)
   loop
     if not v_special and cardinality(r.lanes) = 1 then
       return query
@@ -91,7 +93,7 @@ begin
       update workerqueue.tasks t
          set state = 'leased', attempt = t.attempt + 1,
              lease_id = v_base | (v_granted + c.rank), started_at = v_now,
-             worker_id = r.workers[r.places[c.rank] + 1],
+             worker_id = r.workers[coalesce(r.places[c.rank], 0) + 1],
              granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
              attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
              lease_expires_at = v_now + least(
@@ -100,7 +102,7 @@ begin
                t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond'
         from candidate c
        where t.ctid = c.ctid
-      returning r.number, r.places[c.rank], uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
+      returning r.number, coalesce(r.places[c.rank], 0), uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
         t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
         t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
     else
@@ -160,7 +162,7 @@ begin
       update workerqueue.tasks t
          set state = 'leased', attempt = t.attempt + 1,
              lease_id = v_base | (v_granted + c.rank), started_at = v_now,
-             worker_id = r.workers[r.places[c.rank] + 1],
+             worker_id = r.workers[coalesce(r.places[c.rank], 0) + 1],
              counted_queue = case when c.counted then c.queue end,
              granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
              attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
@@ -170,7 +172,7 @@ begin
                t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond'
         from candidate c
        where t.ctid = c.ctid
-      returning r.number, r.places[c.rank], uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
+      returning r.number, coalesce(r.places[c.rank], 0), uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
         t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
         t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
     end if;
