@@ -21,13 +21,18 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from workerqueue.tasks.v1 import tasks_pb2
-from workerqueue.v1 import error_pb2, policy_pb2, worker_queue_pb2
+from workerqueue.v1 import error_pb2, policy_pb2, worker_queue_admin_pb2, worker_queue_pb2
 from workerqueue_server.queue.errors import InvalidTask, UnknownKind, Violation
 from workerqueue_server.queue.key_template import TemplateError, compile_template
 from workerqueue_server.queue.policy import Checker, Policy, read_policy
 
 # Part of every pool, for reflection and for JSON views of results and errors.
-_OWN_FILES = (tasks_pb2.DESCRIPTOR, worker_queue_pb2.DESCRIPTOR, error_pb2.DESCRIPTOR)
+_OWN_FILES = (
+    tasks_pb2.DESCRIPTOR,
+    worker_queue_pb2.DESCRIPTOR,
+    worker_queue_admin_pb2.DESCRIPTOR,
+    error_pb2.DESCRIPTOR,
+)
 _OWN_PACKAGES = ("workerqueue.v1", "buf.validate", "google.protobuf", "google.rpc")
 
 
@@ -263,8 +268,8 @@ def _add_set(
                 name for file in waiting.values() for name in file.dependency if name not in waiting
             } - loaded.keys()
             raise CatalogError(
-                f"{source} lacks imported files: {', '.join(sorted(missing)) or 'a cycle'}; make it "
-                "with --include_imports (buf does so by itself)"
+                f"{source} lacks imported files: {', '.join(sorted(missing)) or 'a cycle'}; "
+                "make it with --include_imports (buf does so by itself)"
             )
         for file in ready:
             del waiting[file.name]

@@ -46,6 +46,8 @@ class Dispatcher:
     release: Callable[[list[bytes]], None]
     # Kinds this server can deliver; tasks of others wait for a server that knows them.
     kinds: Collection[str]
+    # Hears of the leases just granted.
+    touched: Callable[[Iterable[bytes]], None]
     planner: Planner = field(init=False)
     _work: asyncio.Event = field(default_factory=asyncio.Event)
     _rounds: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -122,6 +124,7 @@ class Dispatcher:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             self._deliver(requests, grants)
+            self.touched(grant.token for grant in grants)
             await self._end_round()
 
     async def run_sweeps(self) -> None:

@@ -16,6 +16,7 @@ from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
 from workerqueue_server.queue.sessions import SessionBook
 from workerqueue_server.queue.wakeups import Wakeups
+from workerqueue_server.queue.watching import TaskWatcher
 from workerqueue_server.store.errors import StoreError
 from workerqueue_server.store.hints import HintSender, listen
 from workerqueue_server.store.reads import ReadStore
@@ -37,10 +38,19 @@ class Engine:
         self._listen_dsn = listen_dsn or dsn
         self._hints = HintSender(dsn, self.server_id)
         self.wakeups = Wakeups(self._hints)
+        self.watcher = TaskWatcher(self.reads, self._hints)
+        self.wakeups.touched = self.watcher.touched
+        self.wakeups.on_changed = self.watcher.changed_elsewhere
+        self.wakeups.on_watched = self.watcher.note_interest
         self.lanes = LaneTable(self.store)
         self.enqueuer = Enqueuer(self.store, self.lanes, self.wakeups)
         self.dispatcher = Dispatcher(
-            self.store, self.lanes, self.book, self.give_back, catalog.kinds.keys()
+            self.store,
+            self.lanes,
+            self.book,
+            self.give_back,
+            catalog.kinds.keys(),
+            self.wakeups.touched,
         )
         self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
@@ -102,6 +112,8 @@ class Engine:
             ("sweep", self.dispatcher.run_sweeps),
             ("send hints", self._hints.run),
             ("listen", self._listen),
+            ("watch tasks", self.watcher.run),
+            ("announce watched tasks", self.watcher.run_interest),
             *self.desk.loops(),
             *self.maintenance.loops(),
         ]

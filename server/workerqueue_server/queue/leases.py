@@ -120,6 +120,7 @@ class LeaseDesk:
         results = [items[place].result for place in order]
         answered = await self._store.finish(tokens, results if any(results) else None)
         self._wakeups.announce(answered.woken)
+        self._wakeups.touched(tokens)
         if not answered.lost:
             self._end_locally(tokens)
             return [True] * len(items)
@@ -139,6 +140,7 @@ class LeaseDesk:
         lost = {ordered[place].token for place in answered.lost}
         self._end_locally(token for token in first if token not in lost)
         self._wakeups.announce(answered.woken)
+        self._wakeups.touched(first)
         return [item.token not in lost for item in items]
 
     async def _flush_heartbeats(self, items: list[Prolongation]) -> list[int | None]:
@@ -149,6 +151,7 @@ class LeaseDesk:
         ends = await self._store.prolong([merged[token] for token in sorted(merged)])
         lost = [token for token in merged if token not in ends]
         self.ended((token, EndReason.LEASE_LOST) for token in lost)
+        self._wakeups.touched(token for token, news in merged.items() if news.progress is not None)
         return [ends.get(item.token) for item in items]
 
 

@@ -16,6 +16,11 @@ class Wakeups:
         self.on_queues: Callable[[Iterable[str]], None] = lambda _: None
         self.on_due: Callable[[float], None] = lambda _: None
         self.on_ended: Callable[[Iterable[tuple[bytes, int]]], None] = lambda _: None
+        # Tasks (ids, or lease tokens, which begin with them) that this server changed.
+        self.touched: Callable[[Iterable[bytes]], None] = lambda _: None
+        # Tasks that another server changed, and tasks that another server watches.
+        self.on_changed: Callable[[list[bytes]], None] = lambda _: None
+        self.on_watched: Callable[[list[bytes]], None] = lambda _: None
 
     def announce(self, woken: Woken) -> None:
         """A committed change may have made tasks available."""
@@ -33,6 +38,7 @@ class Wakeups:
         """Leases (token, cancellation reason) ended that other servers' streams may hold."""
         self.on_ended(leases)
         self._hints.ended(leases)
+        self.touched(token for token, _ in leases)
 
     def receive(self, hint: dict[str, Any]) -> None:
         """A hint from another server."""
@@ -42,5 +48,9 @@ class Wakeups:
             self.on_queues([str(queue) for queue in queues])
         if ended := hint.get("ended"):
             self.on_ended([(bytes.fromhex(token), int(reason)) for token, reason in ended])
+        if tasks := hint.get("tasks"):
+            self.on_changed([bytes.fromhex(task_id) for task_id in tasks])
+        if watched := hint.get("watched"):
+            self.on_watched([bytes.fromhex(task_id) for task_id in watched])
         if (due := hint.get("due")) is not None:
             self.on_due(float(due))

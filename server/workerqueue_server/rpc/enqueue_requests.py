@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import NamedTuple
 
 from google.protobuf import json_format
@@ -15,7 +14,7 @@ from workerqueue_server.queue.catalog import Catalog, Kind
 from workerqueue_server.queue.enqueue import NewTask, Spec, new_task_id
 from workerqueue_server.queue.errors import InvalidTask, TooLarge, Violation
 from workerqueue_server.queue.policy import Checker, read_retention, read_retry
-
+from workerqueue_server.rpc.task_ids import read_task_id
 
 _MAX_SPECS = 10_000
 
@@ -38,7 +37,7 @@ class EnqueueReader:
     def read(self, request: worker_queue_pb2.EnqueueRequest) -> NewTask:
         """The task. Raises InvalidTask, UnknownKind or TooLarge."""
         payload = self._payload(request)
-        task_id = _task_id(request.task_id)
+        task_id = read_task_id(request.task_id) if request.task_id else None
         options = request.options
         spec = self._spec(payload.kind, options)
         if options.HasField("concurrency_key"):
@@ -74,19 +73,6 @@ class EnqueueReader:
             _check_size(len(data), "dynamic.args")
             return _Payload(kind, message, data, "dynamic.args")
         raise InvalidTask([Violation("payload", "is required: set payload or dynamic")])
-
-
-def _task_id(text: str) -> bytes | None:
-    if not text:
-        return None
-    try:
-        # The canonical form only, so that one id has one spelling.
-        parsed = uuid.UUID(text)
-    except ValueError:
-        parsed = None
-    if parsed is None or str(parsed) != text.lower():
-        raise InvalidTask([Violation("task_id", "must be a UUID in its 36-character form")])
-    return parsed.bytes
 
 
 def _check_size(size: int, field: str) -> None:

@@ -7,7 +7,8 @@ with raw bytes, and everything between bytes and bytes happens in here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -56,6 +57,26 @@ def unary(
             await abort(context, status_of(error))
 
     return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def server_stream(
+    method: Callable[[RequestT, Context], AsyncGenerator[Message, None]],
+    request_class: type[RequestT],
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """An RPC that answers one request with many messages."""
+
+    async def handle(data: bytes, context: Context) -> None:
+        try:
+            # Closed here: a client that goes away must not leave the method running.
+            async with aclosing(method(decode(request_class, data), context)) as messages:
+                async for message in messages:
+                    await context.write(message.SerializeToString())
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost layer
+            await abort(context, status_of(error))
+
+    return grpc.unary_stream_rpc_method_handler(handle)
 
 
 def stream(method: Callable[[Context], Awaitable[None]]) -> grpc.RpcMethodHandler[Any, Any]:

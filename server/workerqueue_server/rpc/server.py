@@ -12,10 +12,11 @@ from grpc_reflection.v1alpha import reflection
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.rpc.worker_queue import WorkerQueueService
+from workerqueue_server.rpc.worker_queue_admin import WorkerQueueAdminService
 
 _log = logging.getLogger(__name__)
 
-_SERVICES = ("workerqueue.v1.WorkerQueue",)
+_SERVICES = ("workerqueue.v1.WorkerQueue", "workerqueue.v1.WorkerQueueAdmin")
 _HEALTH_SECONDS = 1.0
 
 # A frozen peer is noticed after keepalive time + timeout. The ping timeout is set as well: its own
@@ -42,7 +43,8 @@ class RpcServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._service = WorkerQueueService(engine)
-        self._server.add_generic_rpc_handlers((self._service.handler(),))
+        self._admin = WorkerQueueAdminService(engine)
+        self._server.add_generic_rpc_handlers((self._service.handler(), self._admin.handler()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection_enabled:
             names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -69,6 +71,7 @@ class RpcServer:
         if self._watch is not None:
             self._watch.cancel()
         await self._health.enter_graceful_shutdown()
+        self._admin.drain()
         await self._service.drain(grace_seconds)
         await self._server.stop(grace=min(grace_seconds, 2.0))
 

@@ -9,7 +9,7 @@ in flight: NOTIFY inside the enqueue's transaction would make all commits wait f
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import psycopg
@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 # Postgres allows 8,000 bytes in a payload.
 _LANES_PER_HINT = 200
 _TOKENS_PER_HINT = 100
+_TASKS_PER_HINT = 200
 _RECONNECT_SECONDS = 1.0
 
 
@@ -36,6 +37,8 @@ class HintSender:
         self._queues: set[str] = set()
         self._ended: dict[str, int] = {}
         self._due_in_ms: float | None = None
+        self._tasks: set[bytes] = set()
+        self._watched: set[bytes] = set()
         self._waiting = asyncio.Event()
 
     def lanes(self, pairs: Iterable[tuple[int, int]]) -> None:
@@ -64,6 +67,18 @@ class HintSender:
             self._due_in_ms = in_ms
             self._waiting.set()
 
+    def tasks(self, task_ids: Iterable[bytes]) -> None:
+        """These tasks, which another server watches, changed."""
+        self._tasks.update(task_ids)
+        if self._tasks:
+            self._waiting.set()
+
+    def watched(self, task_ids: Iterable[bytes]) -> None:
+        """This server wants to hear when these tasks change."""
+        self._watched.update(task_ids)
+        if self._watched:
+            self._waiting.set()
+
     async def run(self) -> None:
         """Sends until cancelled. A hint that cannot be sent is dropped: sweeps make up for it."""
         while True:
@@ -84,6 +99,8 @@ class HintSender:
         queues, self._queues = sorted(self._queues), set()
         ended, self._ended = list(self._ended.items()), {}
         due, self._due_in_ms = self._due_in_ms, None
+        tasks, self._tasks = self._tasks, set()
+        watched, self._watched = self._watched, set()
         hints: list[dict[str, Any]] = [
             {"lanes": lanes[n : n + _LANES_PER_HINT]} for n in range(0, len(lanes), _LANES_PER_HINT)
         ]
@@ -92,11 +109,19 @@ class HintSender:
             {"ended": ended[n : n + _TOKENS_PER_HINT]}
             for n in range(0, len(ended), _TOKENS_PER_HINT)
         ]
+        hints += [{"tasks": chunk} for chunk in _in_chunks(tasks)]
+        hints += [{"watched": chunk} for chunk in _in_chunks(watched)]
         if due is not None:
             hints.append({"due": due})
         return [
             json.dumps({"from": self._server_id, **hint}, separators=(",", ":")) for hint in hints
         ]
+
+
+def _in_chunks(task_ids: Iterable[bytes]) -> Iterator[list[str]]:
+    texts = [task_id.hex() for task_id in task_ids]
+    for start in range(0, len(texts), _TASKS_PER_HINT):
+        yield texts[start : start + _TASKS_PER_HINT]
 
 
 async def listen(

@@ -1,7 +1,7 @@
 """Reading tasks for people and producers, on a pool of its own beside the hot path."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
@@ -14,8 +14,22 @@ from workerqueue_server.store.statements import statement
 
 Record = dict[str, Any]
 
+FINAL_STATES = frozenset({"succeeded", "dead", "cancelled", "expired"})
+
 _POOL_SIZE = 4
 _WAIT_SECONDS = 5.0
+
+
+class TaskSnapshot(NamedTuple):
+    """A task and its recorded attempts, oldest first."""
+
+    task: Record
+    attempts: list[Record]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task is in a terminal state."""
+        return self.task["state"] in FINAL_STATES
 
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
@@ -66,6 +80,19 @@ class ReadStore:
         rows = await self.fetch("get_tasks", {"ids": binary.UuidArray(task_ids)})
         return {row["id"].bytes: row for row in rows}
 
-    async def attempts(self, task_id: bytes) -> list[Record]:
-        """Recorded attempts of a task, oldest first."""
-        return await self.fetch("get_attempts", {"id": task_id.hex()})
+    async def snapshots(self, task_ids: Sequence[bytes]) -> dict[bytes, TaskSnapshot]:
+        """The tasks of these ids that exist, with their attempts."""
+        tasks = await self.tasks(task_ids)
+        found: dict[bytes, TaskSnapshot] = {
+            task_id: TaskSnapshot(record, []) for task_id, record in tasks.items()
+        }
+        charged = [task_id for task_id, record in tasks.items() if record["attempt"]]
+        if charged:
+            for row in await self.fetch("get_attempts", {"ids": binary.UuidArray(charged)}):
+                found[row["task_id"].bytes].attempts.append(row)
+        return found
+
+    async def digests(self, task_ids: Sequence[bytes]) -> dict[bytes, str]:
+        """For each task that exists, a text that changes when the task does."""
+        rows = await self.fetch("task_digests", {"ids": binary.UuidArray(task_ids)})
+        return {row["id"].bytes: row["digest"] for row in rows}

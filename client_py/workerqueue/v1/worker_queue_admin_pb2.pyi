@@ -1,0 +1,5 @@
+from workerqueue.v1 import task_admin_pb2 as _task_admin_pb2
+from google.protobuf import descriptor as _descriptor
+from typing import ClassVar as _ClassVar
+
+DESCRIPTOR: _descriptor.FileDescriptor
