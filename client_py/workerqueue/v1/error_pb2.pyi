@@ -22,6 +22,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_DRAINING: _ClassVar[ErrorReason]
     ERROR_REASON_BATCH_REFUSED: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+    ERROR_REASON_KEY_BUSY: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_INVALID_PAYLOAD: ErrorReason
@@ -38,3 +39,4 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason
 ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_BATCH_REFUSED: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
+ERROR_REASON_KEY_BUSY: ErrorReason

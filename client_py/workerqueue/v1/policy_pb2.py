@@ -26,19 +26,21 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bworkerqueue/v1/policy.proto\x12\x0eworkerqueue.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc4\x02\n\nTaskPolicy\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x04 \x01(\x05\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63oncurrency_key\x18\x07 \x01(\t\x12\x19\n\x11\x63oncurrency_limit\x18\x08 \x01(\x05\x12*\n\x05retry\x18\t \x01(\x0b\x32\x1b.workerqueue.v1.RetryPolicy\x12\x32\n\tretention\x18\n \x01(\x0b\x32\x1f.workerqueue.v1.RetentionPolicy\"\xa5\x01\n\x0bRetryPolicy\x12\x32\n\x0finitial_backoff\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x02 \x01(\x01\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x06jitter\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_jitter\"\xc2\x01\n\x0fRetentionPolicy\x12,\n\tsucceeded\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x64\x65\x61\x64\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tcancelled\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65xpired\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\x0bQueuePolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x18max_in_flight_per_worker\x18\x02 \x01(\x05\x12\x15\n\rmax_in_flight\x18\x03 \x01(\x05:K\n\x04task\x12\x1f.google.protobuf.MessageOptions\x18\x96\x8c\x03 \x01(\x0b\x32\x1a.workerqueue.v1.TaskPolicy:K\n\x06queues\x12\x1c.google.protobuf.FileOptions\x18\x97\x8c\x03 \x03(\x0b\x32\x1b.workerqueue.v1.QueuePolicyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bworkerqueue/v1/policy.proto\x12\x0eworkerqueue.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x87\x03\n\nTaskPolicy\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x04 \x01(\x05\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63oncurrency_key\x18\x07 \x01(\t\x12\x19\n\x11\x63oncurrency_limit\x18\x08 \x01(\x05\x12*\n\x05retry\x18\t \x01(\x0b\x32\x1b.workerqueue.v1.RetryPolicy\x12\x32\n\tretention\x18\n \x01(\x0b\x32\x1f.workerqueue.v1.RetentionPolicy\x12\x0f\n\x07job_key\x18\x0b \x01(\t\x12\x30\n\x0cjob_key_mode\x18\x0c \x01(\x0e\x32\x1a.workerqueue.v1.JobKeyMode\"\xa5\x01\n\x0bRetryPolicy\x12\x32\n\x0finitial_backoff\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x02 \x01(\x01\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x06jitter\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_jitter\"\xc2\x01\n\x0fRetentionPolicy\x12,\n\tsucceeded\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x64\x65\x61\x64\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tcancelled\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65xpired\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\x0bQueuePolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x18max_in_flight_per_worker\x18\x02 \x01(\x05\x12\x15\n\rmax_in_flight\x18\x03 \x01(\x05*\x86\x01\n\nJobKeyMode\x12\x1c\n\x18JOB_KEY_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_KEY_MODE_REPLACE\x10\x01\x12 \n\x1cJOB_KEY_MODE_PRESERVE_RUN_AT\x10\x02\x12\x1e\n\x1aJOB_KEY_MODE_UNSAFE_DEDUPE\x10\x03:K\n\x04task\x12\x1f.google.protobuf.MessageOptions\x18\x96\x8c\x03 \x01(\x0b\x32\x1a.workerqueue.v1.TaskPolicy:K\n\x06queues\x12\x1c.google.protobuf.FileOptions\x18\x97\x8c\x03 \x03(\x0b\x32\x1b.workerqueue.v1.QueuePolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'workerqueue.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_JOBKEYMODE']._serialized_start=959
+  _globals['_JOBKEYMODE']._serialized_end=1093
   _globals['_TASKPOLICY']._serialized_start=114
-  _globals['_TASKPOLICY']._serialized_end=438
-  _globals['_RETRYPOLICY']._serialized_start=441
-  _globals['_RETRYPOLICY']._serialized_end=606
-  _globals['_RETENTIONPOLICY']._serialized_start=609
-  _globals['_RETENTIONPOLICY']._serialized_end=803
-  _globals['_QUEUEPOLICY']._serialized_start=805
-  _globals['_QUEUEPOLICY']._serialized_end=889
+  _globals['_TASKPOLICY']._serialized_end=505
+  _globals['_RETRYPOLICY']._serialized_start=508
+  _globals['_RETRYPOLICY']._serialized_end=673
+  _globals['_RETENTIONPOLICY']._serialized_start=676
+  _globals['_RETENTIONPOLICY']._serialized_end=870
+  _globals['_QUEUEPOLICY']._serialized_start=872
+  _globals['_QUEUEPOLICY']._serialized_end=956
 # @@protoc_insertion_point(module_scope)

@@ -32,7 +32,7 @@ from workerqueue.v1 import policy_pb2 as workerqueue_dot_v1_dot_policy__pb2
 from workerqueue.v1 import task_pb2 as workerqueue_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!workerqueue/v1/worker_queue.proto\x12\x0eworkerqueue.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1aworkerqueue/v1/lease.proto\x1a\x1bworkerqueue/v1/policy.proto\x1a\x19workerqueue/v1/task.proto\"\xbb\x01\n\x0e\x45nqueueRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\'\n\x07payload\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12\x31\n\x07\x64ynamic\x18\x03 \x01(\x0b\x32\x1e.workerqueue.v1.DynamicPayloadH\x00\x12,\n\x07options\x18\x04 \x01(\x0b\x32\x1b.workerqueue.v1.TaskOptionsB\x0e\n\x0cpayload_form\"E\n\x0e\x44ynamicPayload\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12%\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xef\x04\n\x0bTaskOptions\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x15\n\x08priority\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\x05\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x06run_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12*\n\x05\x64\x65lay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12-\n\texpire_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0f\x63oncurrency_key\x18\t \x01(\tH\x02\x88\x01\x01\x12\x19\n\x11\x63oncurrency_limit\x18\n \x01(\x05\x12*\n\x05retry\x18\x0b \x01(\x0b\x32\x1b.workerqueue.v1.RetryPolicy\x12\x32\n\tretention\x18\x0c \x01(\x0b\x32\x1f.workerqueue.v1.RetentionPolicy\x12\x0c\n\x04tags\x18\r \x03(\t\x12;\n\x08metadata\x18\x0e \x03(\x0b\x32).workerqueue.v1.TaskOptions.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04whenB\x0b\n\t_priorityB\x12\n\x10_concurrency_key\"f\n\x0f\x45nqueueResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.workerqueue.v1.EnqueueOutcome\"\\\n\x13\x45nqueueBatchRequest\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x1e.workerqueue.v1.EnqueueRequest\x12\x16\n\x0e\x61ll_or_nothing\x18\x02 \x01(\x08\"y\n\x12\x45nqueueBatchResult\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.workerqueue.v1.EnqueueOutcome\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"K\n\x14\x45nqueueBatchResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".workerqueue.v1.EnqueueBatchResult*s\n\x0e\x45nqueueOutcome\x12\x1f\n\x1b\x45NQUEUE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NQUEUE_OUTCOME_CREATED\x10\x01\x12#\n\x1f\x45NQUEUE_OUTCOME_ALREADY_EXISTED\x10\x02\x32\xd3\x03\n\x0bWorkerQueue\x12J\n\x07\x45nqueue\x12\x1e.workerqueue.v1.EnqueueRequest\x1a\x1f.workerqueue.v1.EnqueueResponse\x12Y\n\x0c\x45nqueueBatch\x12#.workerqueue.v1.EnqueueBatchRequest\x1a$.workerqueue.v1.EnqueueBatchResponse\x12H\n\x05Lease\x12\x1c.workerqueue.v1.LeaseRequest\x1a\x1d.workerqueue.v1.LeaseResponse(\x01\x30\x01\x12>\n\x03\x41\x63k\x12\x1a.workerqueue.v1.AckRequest\x1a\x1b.workerqueue.v1.AckResponse\x12\x41\n\x04Nack\x12\x1b.workerqueue.v1.NackRequest\x1a\x1c.workerqueue.v1.NackResponse\x12P\n\tHeartbeat\x12 .workerqueue.v1.HeartbeatRequest\x1a!.workerqueue.v1.HeartbeatResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!workerqueue/v1/worker_queue.proto\x12\x0eworkerqueue.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1aworkerqueue/v1/lease.proto\x1a\x1bworkerqueue/v1/policy.proto\x1a\x19workerqueue/v1/task.proto\"\xbb\x01\n\x0e\x45nqueueRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\'\n\x07payload\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12\x31\n\x07\x64ynamic\x18\x03 \x01(\x0b\x32\x1e.workerqueue.v1.DynamicPayloadH\x00\x12,\n\x07options\x18\x04 \x01(\x0b\x32\x1b.workerqueue.v1.TaskOptionsB\x0e\n\x0cpayload_form\"E\n\x0e\x44ynamicPayload\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12%\n\x04\x61rgs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xeb\x05\n\x0bTaskOptions\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x15\n\x08priority\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\x05\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x06run_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12*\n\x05\x64\x65lay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12-\n\texpire_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0f\x63oncurrency_key\x18\t \x01(\tH\x02\x88\x01\x01\x12\x19\n\x11\x63oncurrency_limit\x18\n \x01(\x05\x12*\n\x05retry\x18\x0b \x01(\x0b\x32\x1b.workerqueue.v1.RetryPolicy\x12\x32\n\tretention\x18\x0c \x01(\x0b\x32\x1f.workerqueue.v1.RetentionPolicy\x12\x0c\n\x04tags\x18\r \x03(\t\x12;\n\x08metadata\x18\x0e \x03(\x0b\x32).workerqueue.v1.TaskOptions.MetadataEntry\x12\x14\n\x07job_key\x18\x0f \x01(\tH\x03\x88\x01\x01\x12\x30\n\x0cjob_key_mode\x18\x10 \x01(\x0e\x32\x1a.workerqueue.v1.JobKeyMode\x12&\n\x06unique\x18\x11 \x01(\x0b\x32\x16.workerqueue.v1.Unique\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04whenB\x0b\n\t_priorityB\x12\n\x10_concurrency_keyB\n\n\x08_job_key\"\xcf\x01\n\x06Unique\x12\x0f\n\x07\x62y_args\x18\x01 \x01(\x08\x12\x11\n\tby_fields\x18\x02 \x03(\t\x12\x10\n\x08\x62y_queue\x18\x03 \x01(\x08\x12,\n\tby_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tby_states\x18\x05 \x03(\x0e\x32\x19.workerqueue.v1.TaskState\x12\x33\n\x0bon_conflict\x18\x06 \x01(\x0e\x32\x1e.workerqueue.v1.UniqueConflict\"f\n\x0f\x45nqueueResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.workerqueue.v1.EnqueueOutcome\"\\\n\x13\x45nqueueBatchRequest\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x1e.workerqueue.v1.EnqueueRequest\x12\x16\n\x0e\x61ll_or_nothing\x18\x02 \x01(\x08\"y\n\x12\x45nqueueBatchResult\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.workerqueue.v1.EnqueueOutcome\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"K\n\x14\x45nqueueBatchResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".workerqueue.v1.EnqueueBatchResult*n\n\x0eUniqueConflict\x12\x1f\n\x1bUNIQUE_CONFLICT_UNSPECIFIED\x10\x00\x12!\n\x1dUNIQUE_CONFLICT_KEEP_EXISTING\x10\x01\x12\x18\n\x14UNIQUE_CONFLICT_FAIL\x10\x02*\xab\x01\n\x0e\x45nqueueOutcome\x12\x1f\n\x1b\x45NQUEUE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45NQUEUE_OUTCOME_CREATED\x10\x01\x12#\n\x1f\x45NQUEUE_OUTCOME_ALREADY_EXISTED\x10\x02\x12\x1c\n\x18\x45NQUEUE_OUTCOME_REPLACED\x10\x03\x12\x18\n\x14\x45NQUEUE_OUTCOME_KEPT\x10\x04\x32\xd3\x03\n\x0bWorkerQueue\x12J\n\x07\x45nqueue\x12\x1e.workerqueue.v1.EnqueueRequest\x1a\x1f.workerqueue.v1.EnqueueResponse\x12Y\n\x0c\x45nqueueBatch\x12#.workerqueue.v1.EnqueueBatchRequest\x1a$.workerqueue.v1.EnqueueBatchResponse\x12H\n\x05Lease\x12\x1c.workerqueue.v1.LeaseRequest\x1a\x1d.workerqueue.v1.LeaseResponse(\x01\x30\x01\x12>\n\x03\x41\x63k\x12\x1a.workerqueue.v1.AckRequest\x1a\x1b.workerqueue.v1.AckResponse\x12\x41\n\x04Nack\x12\x1b.workerqueue.v1.NackRequest\x1a\x1c.workerqueue.v1.NackResponse\x12P\n\tHeartbeat\x12 .workerqueue.v1.HeartbeatRequest\x1a!.workerqueue.v1.HeartbeatResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,24 +41,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASKOPTIONS_METADATAENTRY']._loaded_options = None
   _globals['_TASKOPTIONS_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ENQUEUEOUTCOME']._serialized_start=1569
-  _globals['_ENQUEUEOUTCOME']._serialized_end=1684
+  _globals['_UNIQUECONFLICT']._serialized_start=1903
+  _globals['_UNIQUECONFLICT']._serialized_end=2013
+  _globals['_ENQUEUEOUTCOME']._serialized_start=2016
+  _globals['_ENQUEUEOUTCOME']._serialized_end=2187
   _globals['_ENQUEUEREQUEST']._serialized_start=285
   _globals['_ENQUEUEREQUEST']._serialized_end=472
   _globals['_DYNAMICPAYLOAD']._serialized_start=474
   _globals['_DYNAMICPAYLOAD']._serialized_end=543
   _globals['_TASKOPTIONS']._serialized_start=546
-  _globals['_TASKOPTIONS']._serialized_end=1169
-  _globals['_TASKOPTIONS_METADATAENTRY']._serialized_start=1081
-  _globals['_TASKOPTIONS_METADATAENTRY']._serialized_end=1128
-  _globals['_ENQUEUERESPONSE']._serialized_start=1171
-  _globals['_ENQUEUERESPONSE']._serialized_end=1273
-  _globals['_ENQUEUEBATCHREQUEST']._serialized_start=1275
-  _globals['_ENQUEUEBATCHREQUEST']._serialized_end=1367
-  _globals['_ENQUEUEBATCHRESULT']._serialized_start=1369
-  _globals['_ENQUEUEBATCHRESULT']._serialized_end=1490
-  _globals['_ENQUEUEBATCHRESPONSE']._serialized_start=1492
-  _globals['_ENQUEUEBATCHRESPONSE']._serialized_end=1567
-  _globals['_WORKERQUEUE']._serialized_start=1687
-  _globals['_WORKERQUEUE']._serialized_end=2154
+  _globals['_TASKOPTIONS']._serialized_end=1293
+  _globals['_TASKOPTIONS_METADATAENTRY']._serialized_start=1193
+  _globals['_TASKOPTIONS_METADATAENTRY']._serialized_end=1240
+  _globals['_UNIQUE']._serialized_start=1296
+  _globals['_UNIQUE']._serialized_end=1503
+  _globals['_ENQUEUERESPONSE']._serialized_start=1505
+  _globals['_ENQUEUERESPONSE']._serialized_end=1607
+  _globals['_ENQUEUEBATCHREQUEST']._serialized_start=1609
+  _globals['_ENQUEUEBATCHREQUEST']._serialized_end=1701
+  _globals['_ENQUEUEBATCHRESULT']._serialized_start=1703
+  _globals['_ENQUEUEBATCHRESULT']._serialized_end=1824
+  _globals['_ENQUEUEBATCHRESPONSE']._serialized_start=1826
+  _globals['_ENQUEUEBATCHRESPONSE']._serialized_end=1901
+  _globals['_WORKERQUEUE']._serialized_start=2190
+  _globals['_WORKERQUEUE']._serialized_end=2657
 # @@protoc_insertion_point(module_scope)

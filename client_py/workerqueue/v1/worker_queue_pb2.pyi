@@ -17,14 +17,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class UniqueConflict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNIQUE_CONFLICT_UNSPECIFIED: _ClassVar[UniqueConflict]
+    UNIQUE_CONFLICT_KEEP_EXISTING: _ClassVar[UniqueConflict]
+    UNIQUE_CONFLICT_FAIL: _ClassVar[UniqueConflict]
+
 class EnqueueOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ENQUEUE_OUTCOME_UNSPECIFIED: _ClassVar[EnqueueOutcome]
     ENQUEUE_OUTCOME_CREATED: _ClassVar[EnqueueOutcome]
     ENQUEUE_OUTCOME_ALREADY_EXISTED: _ClassVar[EnqueueOutcome]
+    ENQUEUE_OUTCOME_REPLACED: _ClassVar[EnqueueOutcome]
+    ENQUEUE_OUTCOME_KEPT: _ClassVar[EnqueueOutcome]
+UNIQUE_CONFLICT_UNSPECIFIED: UniqueConflict
+UNIQUE_CONFLICT_KEEP_EXISTING: UniqueConflict
+UNIQUE_CONFLICT_FAIL: UniqueConflict
 ENQUEUE_OUTCOME_UNSPECIFIED: EnqueueOutcome
 ENQUEUE_OUTCOME_CREATED: EnqueueOutcome
 ENQUEUE_OUTCOME_ALREADY_EXISTED: EnqueueOutcome
+ENQUEUE_OUTCOME_REPLACED: EnqueueOutcome
+ENQUEUE_OUTCOME_KEPT: EnqueueOutcome
 
 class EnqueueRequest(_message.Message):
     __slots__ = ("task_id", "payload", "dynamic", "options")
@@ -47,7 +60,7 @@ class DynamicPayload(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., args: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class TaskOptions(_message.Message):
-    __slots__ = ("queue", "priority", "max_attempts", "timeout", "lease_duration", "run_at", "delay", "expire_at", "concurrency_key", "concurrency_limit", "retry", "retention", "tags", "metadata")
+    __slots__ = ("queue", "priority", "max_attempts", "timeout", "lease_duration", "run_at", "delay", "expire_at", "concurrency_key", "concurrency_limit", "retry", "retention", "tags", "metadata", "job_key", "job_key_mode", "unique")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +82,9 @@ class TaskOptions(_message.Message):
     RETENTION_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    JOB_KEY_FIELD_NUMBER: _ClassVar[int]
+    JOB_KEY_MODE_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_FIELD_NUMBER: _ClassVar[int]
     queue: str
     priority: int
     max_attempts: int
@@ -83,7 +99,26 @@ class TaskOptions(_message.Message):
     retention: _policy_pb2.RetentionPolicy
     tags: _containers.RepeatedScalarFieldContainer[str]
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, queue: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., concurrency_key: _Optional[str] = ..., concurrency_limit: _Optional[int] = ..., retry: _Optional[_Union[_policy_pb2.RetryPolicy, _Mapping]] = ..., retention: _Optional[_Union[_policy_pb2.RetentionPolicy, _Mapping]] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    job_key: str
+    job_key_mode: _policy_pb2.JobKeyMode
+    unique: Unique
+    def __init__(self, queue: _Optional[str] = ..., priority: _Optional[int] = ..., max_attempts: _Optional[int] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., concurrency_key: _Optional[str] = ..., concurrency_limit: _Optional[int] = ..., retry: _Optional[_Union[_policy_pb2.RetryPolicy, _Mapping]] = ..., retention: _Optional[_Union[_policy_pb2.RetentionPolicy, _Mapping]] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., job_key: _Optional[str] = ..., job_key_mode: _Optional[_Union[_policy_pb2.JobKeyMode, str]] = ..., unique: _Optional[_Union[Unique, _Mapping]] = ...) -> None: ...
+
+class Unique(_message.Message):
+    __slots__ = ("by_args", "by_fields", "by_queue", "by_period", "by_states", "on_conflict")
+    BY_ARGS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    BY_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    BY_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    BY_STATES_FIELD_NUMBER: _ClassVar[int]
+    ON_CONFLICT_FIELD_NUMBER: _ClassVar[int]
+    by_args: bool
+    by_fields: _containers.RepeatedScalarFieldContainer[str]
+    by_queue: bool
+    by_period: _duration_pb2.Duration
+    by_states: _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState]
+    on_conflict: UniqueConflict
+    def __init__(self, by_args: bool = ..., by_fields: _Optional[_Iterable[str]] = ..., by_queue: bool = ..., by_period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., by_states: _Optional[_Iterable[_Union[_task_pb2.TaskState, str]]] = ..., on_conflict: _Optional[_Union[UniqueConflict, str]] = ...) -> None: ...
 
 class EnqueueResponse(_message.Message):
     __slots__ = ("task", "outcome")

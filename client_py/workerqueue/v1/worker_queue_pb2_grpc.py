@@ -77,7 +77,8 @@ class WorkerQueueServicer(object):
     def Enqueue(self, request, context):
         """Stores one task. OK means it is committed. Safe to repeat with the same `task_id`.
         INVALID_ARGUMENT: bad option, unknown kind, or a payload that breaks its rules (with field
-        violations). RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
+        violations). ALREADY_EXISTS (KEY_CONFLICT): not unique, and `on_conflict` says to fail.
+        RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

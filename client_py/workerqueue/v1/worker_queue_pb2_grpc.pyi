@@ -39,7 +39,8 @@ class WorkerQueueStub:
     Enqueue: _grpc.UnaryUnaryMultiCallable[_worker_queue_pb2.EnqueueRequest, _worker_queue_pb2.EnqueueResponse]
     """Stores one task. OK means it is committed. Safe to repeat with the same `task_id`.
     INVALID_ARGUMENT: bad option, unknown kind, or a payload that breaks its rules (with field
-    violations). RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
+    violations). ALREADY_EXISTS (KEY_CONFLICT): not unique, and `on_conflict` says to fail.
+    RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
     """
     EnqueueBatch: _grpc.UnaryUnaryMultiCallable[_worker_queue_pb2.EnqueueBatchRequest, _worker_queue_pb2.EnqueueBatchResponse]
     """Stores up to 10,000 tasks or 4 MiB in one transaction. Each item has its own result; with
@@ -76,7 +77,8 @@ class WorkerQueueAsyncStub(WorkerQueueStub):
     Enqueue: _aio.UnaryUnaryMultiCallable[_worker_queue_pb2.EnqueueRequest, _worker_queue_pb2.EnqueueResponse]  # type: ignore[assignment]
     """Stores one task. OK means it is committed. Safe to repeat with the same `task_id`.
     INVALID_ARGUMENT: bad option, unknown kind, or a payload that breaks its rules (with field
-    violations). RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
+    violations). ALREADY_EXISTS (KEY_CONFLICT): not unique, and `on_conflict` says to fail.
+    RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
     """
     EnqueueBatch: _aio.UnaryUnaryMultiCallable[_worker_queue_pb2.EnqueueBatchRequest, _worker_queue_pb2.EnqueueBatchResponse]  # type: ignore[assignment]
     """Stores up to 10,000 tasks or 4 MiB in one transaction. Each item has its own result; with
@@ -116,7 +118,8 @@ class WorkerQueueServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_queue_pb2.EnqueueResponse, _abc.Awaitable[_worker_queue_pb2.EnqueueResponse]]:
         """Stores one task. OK means it is committed. Safe to repeat with the same `task_id`.
         INVALID_ARGUMENT: bad option, unknown kind, or a payload that breaks its rules (with field
-        violations). RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
+        violations). ALREADY_EXISTS (KEY_CONFLICT): not unique, and `on_conflict` says to fail.
+        RESOURCE_EXHAUSTED, UNAVAILABLE: try again after RetryInfo.
         """
 
     @_abc_1.abstractmethod
