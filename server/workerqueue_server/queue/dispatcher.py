@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import monotonic
+from typing import Any
 
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.planning import Planner, Request
@@ -167,27 +170,43 @@ class Dispatcher:
             self._rounds.notify_all()
 
     def _deliver(self, requests: list[Request], grants: list[Grant]) -> None:
-        received: dict[Session, list[Grant]] = {}
+        counts = Counter(map(_REQUEST, grants))
         undeliverable: list[bytes] = []
-        counts = [0] * len(requests)
-        for grant in grants:
-            counts[grant.request] += 1
-            session = requests[grant.request].sessions[grant.place]
-            state = self.planner.lanes[grant.lane_id]
-            state.read(grant.position, len(grant.payload or b""))
-            if session.session_id in self.book.sessions and not session.draining:
-                self.book.hold(session, grant.token, state.lane.queue)
-                received.setdefault(session, []).append(grant)
-            else:
+        for lane_id, read in _grouped(grants, _LANE).items():
+            self.planner.lanes[lane_id].read(
+                max(map(_POSITION, read)),
+                len(read),
+                sum(len(grant.payload or b"") for grant in read),
+            )
+        for (number, place), mine in _grouped(grants, _SESSION).items():
+            session = requests[number].sessions[place]
+            if session.session_id not in self.book.sessions or session.draining:
                 # The stream went away while its leases were granted.
-                undeliverable.append(grant.token)
-        for request, count in zip(requests, counts, strict=True):
-            self.planner.granted(request, count)
-        for session, mine in received.items():
+                undeliverable += map(_TOKEN, mine)
+                continue
+            for lane_id, tasks in _grouped(mine, _LANE).items():
+                queue = self.planner.lanes[lane_id].lane.queue
+                self.book.hold(session, list(map(_TOKEN, tasks)), queue)
             mine.sort(key=_lease_id)
             session.sink.deliver(mine)
+        for number, request in enumerate(requests):
+            self.planner.granted(request, counts[number])
         if undeliverable:
             self.release(undeliverable)
+
+
+_REQUEST = attrgetter("request")
+_LANE = attrgetter("lane_id")
+_POSITION = attrgetter("position")
+_TOKEN = attrgetter("token")
+_SESSION = attrgetter("request", "place")
+
+
+def _grouped(grants: Iterable[Grant], key: Callable[[Grant], Any]) -> dict[Any, list[Grant]]:
+    groups: dict[Any, list[Grant]] = {}
+    for grant in grants:
+        groups.setdefault(key(grant), []).append(grant)
+    return groups
 
 
 def _lease_id(grant: Grant) -> bytes:

@@ -7,7 +7,7 @@ answer says is decided by the statement that fences it; the session book only fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from workerqueue_server.queue.batcher import Batcher
@@ -82,10 +82,9 @@ class LeaseDesk:
 
     def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
         """Leases ended without their worker: tell the streams that hold them."""
-        for token, reason in leases:
-            session = self._drop(token)
-            if session is not None:
-                session.sink.cancel(token, EndReason(reason))
+        reasons = dict(leases)
+        for token, session in self._drop(reasons).items():
+            session.sink.cancel(token, EndReason(reasons[token]))
 
     async def audit(self) -> None:
         """Ends leases that streams hold here but the database no longer knows.
@@ -100,25 +99,30 @@ class LeaseDesk:
             gone = [token for token in chunk if token not in alive and self._book.holder(token)]
             self.ended((token, EndReason.LEASE_LOST) for token in gone)
 
-    def _drop(self, token: bytes) -> Session | None:
-        session = self._book.drop(token)
-        if session is not None:
+    def _drop(self, tokens: Iterable[bytes]) -> dict[bytes, Session]:
+        dropped = self._book.drop(tokens)
+        for session in set(dropped.values()):
             self._changed(session)
             session.sink.wake()
-        return session
+        return dropped
 
-    def _end_locally(self, tokens: Iterable[bytes]) -> None:
+    def _end_locally(self, tokens: Collection[bytes]) -> None:
         """These leases were answered: free their places, wherever their stream is."""
-        foreign = [token for token in tokens if self._drop(token) is None]
-        if foreign:
+        dropped = self._drop(tokens)
+        if len(dropped) < len(tokens):
             # Another server's stream may hold them, or nobody does any more.
-            self._wakeups.announce_ended([(token, EndReason.LEASE_LOST) for token in foreign])
+            self._wakeups.announce_ended(
+                [(token, EndReason.LEASE_LOST) for token in tokens if token not in dropped]
+            )
 
     async def _flush_finishes(self, items: list[Finish]) -> list[bool]:
-        order = sorted(range(len(items)), key=lambda place: items[place].token)
-        tokens = [items[place].token for place in order]
-        results = [items[place].result for place in order]
-        answered = await self._store.finish(tokens, results if any(results) else None)
+        given = [token for token, _ in items]
+        order = sorted(range(len(items)), key=given.__getitem__)
+        tokens = [given[place] for place in order]
+        results = None
+        if any(result is not None for _, result in items):
+            results = [items[place].result for place in order]
+        answered = await self._store.finish(tokens, results)
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(tokens)
         if not answered.lost:
@@ -127,7 +131,9 @@ class LeaseDesk:
         alive = [True] * len(items)
         for place in answered.lost:
             alive[order[place]] = False
-        self._end_locally(token for place, token in enumerate(tokens) if place not in answered.lost)
+        self._end_locally(
+            [token for place, token in enumerate(tokens) if place not in answered.lost]
+        )
         return alive
 
     async def _flush_returns(self, items: list[Return]) -> list[bool]:
@@ -138,7 +144,7 @@ class LeaseDesk:
         ordered = [first[token] for token in sorted(first)]
         answered = await self._store.take_back(ordered)
         lost = {ordered[place].token for place in answered.lost}
-        self._end_locally(token for token in first if token not in lost)
+        self._end_locally([token for token in first if token not in lost])
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(first)
         return [item.token not in lost for item in items]

@@ -58,11 +58,11 @@ class LaneState:
             for group in self.groups:
                 group.ready.pop(self.lane.lane_id, None)
 
-    def read(self, position: int, payload_bytes: int) -> None:
-        """A task at this position was granted."""
+    def read(self, position: int, count: int, payload_bytes: int) -> None:
+        """So many tasks up to this position were granted."""
         if position > self.cursor:
             self.cursor = position
-        self.average_bytes += (payload_bytes - self.average_bytes) * 0.05
+        self.average_bytes += (payload_bytes / count - self.average_bytes) * (1 - 0.95**count)
 
 
 @dataclass

@@ -86,27 +86,33 @@ class SessionBook:
     def remove(self, session: Session) -> None:
         """A stream is gone. Its leases go on in the database."""
         self.sessions.pop(session.session_id, None)
-        for token in list(session.held):
-            self.drop(token)
+        self.drop(list(session.held))
 
-    def hold(self, session: Session, token: bytes, queue: str) -> None:
-        """The stream holds a lease; one that another stream held moves over."""
-        if token in self._by_token:
-            self.drop(token)
-        session.held[token] = queue
-        self._by_token[token] = session
-        self._worker_held[session.worker_id, queue] += 1
+    def hold(self, session: Session, tokens: Sequence[bytes], queue: str) -> None:
+        """The stream holds leases of a queue; those that another stream held move over."""
+        by_token = self._by_token
+        moved = [token for token in tokens if token in by_token]
+        if moved:
+            self.drop(moved)
+        session.held.update(dict.fromkeys(tokens, queue))
+        by_token.update(dict.fromkeys(tokens, session))
+        self._worker_held[session.worker_id, queue] += len(tokens)
 
-    def drop(self, token: bytes) -> Session | None:
-        """The lease ended; the session that held it."""
-        session = self._by_token.pop(token, None)
-        if session is not None:
-            queue = session.held.pop(token)
+    def drop(self, tokens: Iterable[bytes]) -> dict[bytes, Session]:
+        """The leases ended. Those that were held here, with their sessions."""
+        dropped: dict[bytes, Session] = {}
+        freed: Counter[tuple[Session, str]] = Counter()
+        for token in tokens:
+            session = self._by_token.pop(token, None)
+            if session is not None:
+                dropped[token] = session
+                freed[session, session.held.pop(token)] += 1
+        for (session, queue), count in freed.items():
             key = (session.worker_id, queue)
-            self._worker_held[key] -= 1
+            self._worker_held[key] -= count
             if not self._worker_held[key]:
                 del self._worker_held[key]
-        return session
+        return dropped
 
     def holder(self, token: bytes) -> Session | None:
         """The session that holds the lease."""

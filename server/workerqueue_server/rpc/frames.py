@@ -7,13 +7,18 @@ come in any order. The tests hold this against the generated classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from workerqueue.v1 import lease_pb2
 from workerqueue_server.queue.catalog import Kind
 from workerqueue_server.store.records import Grant, Lane
+
+_MAX_SHARED = 4_096
 
 # Field tags of LeaseResponse.
 _TASKS = b"\x12"
@@ -28,8 +33,12 @@ _OK_TAIL = {
 
 def varint(number: int) -> bytes:
     """A protobuf varint."""
-    if number < 0x80:
-        return bytes((number,))
+    if number < len(_VARINTS):
+        return _VARINTS[number]
+    return _varint(number)
+
+
+def _varint(number: int) -> bytes:
     parts = bytearray()
     while number >= 0x80:
         parts.append(number & 0x7F | 0x80)
@@ -38,61 +47,68 @@ def varint(number: int) -> bytes:
     return bytes(parts)
 
 
+_VARINTS = [_varint(number) for number in range(0x800)]
+
+
 class LeaseEncoder:
     """Encodes grants as ``LeaseResponse.tasks`` entries."""
 
     def __init__(self) -> None:
-        self._shared: dict[tuple[int, int, int, int], bytes] = {}
+        self._shared: dict[tuple[int, int, int, int, int, int], bytes] = {}
         self._payload_heads: dict[str, bytes] = {}
 
     def encode(self, grant: Grant, lane: Lane, kind: Kind, payload: bytes) -> bytes:
         """One entry of a LeaseResponse frame, tag and length included."""
-        token = grant.token
-        value = b"\x12" + varint(len(payload)) + payload if payload else b""
+        (_, _, token, lane_id, _, attempt, max_attempts, timeout_ms, lease_ms, created_at, *_) = (
+            grant
+        )
+        shared = self._shared.get(
+            (lane_id, attempt, max_attempts, timeout_ms, lease_ms, created_at)
+        )
+        if shared is None:
+            shared = self._share(grant, lane)
         head = self._payload_heads.get(kind.type_name)
         if head is None:
             head = self._payload_heads[kind.type_name] = Any(
                 type_url=kind.type_url
             ).SerializeToString()
-        seconds, micros = divmod(grant.created_at, 1_000_000)
-        created = b"\x08" + varint(seconds)
-        if micros:
-            created += b"\x10" + varint(micros * 1000)
-        parts = [
-            b"\x0a\x18",
+        size = len(payload)
+        value = b"\x12" + varint(size) + payload if size else b""
+        body = b"\x0a\x18%b\x12\x24%b\x22%b%b%b%b" % (
             token,
-            b"\x12\x24",
             uuid_text(token[:16]).encode(),
-            b"\x22",
             varint(len(head) + len(value)),
             head,
             value,
-            b"\x28",
-            varint(grant.attempt),
-            b"\x52",
-            varint(len(created)),
-            created,
-            self._shared_fields(grant, lane),
-        ]
+            shared,
+        )
         if grant.metadata or grant.checkpoint or grant.concurrency_key:
-            parts.append(_rare_fields(grant))
-        body = b"".join(parts)
+            body += _rare_fields(grant)
         return _TASKS + varint(len(body)) + body
 
-    def _shared_fields(self, grant: Grant, lane: Lane) -> bytes:
-        key = (grant.lane_id, grant.timeout_ms, grant.lease_ms, grant.max_attempts)
-        shared = self._shared.get(key)
-        if shared is None:
-            if len(self._shared) > 10_000:
-                self._shared.clear()
-            shared = self._shared[key] = lease_pb2.LeasedTask(
-                kind=lane.kind,
-                queue=lane.queue,
-                priority=lane.priority,
-                max_attempts=grant.max_attempts,
-                timeout=milliseconds(grant.timeout_ms),
-                lease_duration=milliseconds(grant.lease_ms),
-            ).SerializeToString()
+    def _share(self, grant: Grant, lane: Lane) -> bytes:
+        """The fields that tasks stored by one batch share."""
+        if len(self._shared) > _MAX_SHARED:
+            self._shared.clear()
+        key = (
+            grant.lane_id,
+            grant.attempt,
+            grant.max_attempts,
+            grant.timeout_ms,
+            grant.lease_ms,
+            grant.created_at,
+        )
+        seconds, micros = divmod(grant.created_at, 1_000_000)
+        shared = self._shared[key] = lease_pb2.LeasedTask(
+            kind=lane.kind,
+            queue=lane.queue,
+            priority=lane.priority,
+            attempt=grant.attempt,
+            max_attempts=grant.max_attempts,
+            timeout=milliseconds(grant.timeout_ms),
+            lease_duration=milliseconds(grant.lease_ms),
+            created_at=Timestamp(seconds=seconds, nanos=micros * 1000),
+        ).SerializeToString()
         return shared
 
 
@@ -121,9 +137,10 @@ def milliseconds(value: int) -> Duration:
     return Duration(seconds=value // 1000, nanos=value % 1000 * 1_000_000)
 
 
-def ok_result(token: bytes, operation: lease_pb2.LeaseOperation) -> bytes:
-    """A LeaseResponse.results entry that says OK."""
-    return _OK_HEAD + token + _OK_TAIL[operation]
+def ok_results(tokens: Sequence[bytes], operation: lease_pb2.LeaseOperation) -> bytes:
+    """LeaseResponse.results entries that say OK, one per token."""
+    tail = _OK_TAIL[operation]
+    return _OK_HEAD + (tail + _OK_HEAD).join(tokens) + tail
 
 
 def failed_result(

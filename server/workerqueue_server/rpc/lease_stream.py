@@ -38,7 +38,7 @@ from workerqueue_server.rpc.frames import (
     cancellation,
     failed_result,
     milliseconds,
-    ok_result,
+    ok_results,
 )
 from workerqueue_server.rpc.handlers import Context, decode
 from workerqueue_server.rpc.outbox import Outbox
@@ -141,6 +141,8 @@ class LeaseStream:
             raise ProtocolViolation("the first frame must carry subscribe")
         subscribe = frame.subscribe
         lease_ms = _check_subscribe(self._engine, subscribe)
+        if frame.HasField("max_in_flight"):
+            _check_window(frame.max_in_flight, "max_in_flight")
         session = Session(
             f"session-{uuid.uuid4().hex[:16]}",
             subscribe.worker_id,
@@ -178,7 +180,10 @@ class LeaseStream:
             entry = lease_pb2.HeldLease(lease_token=token, alive=lease is not None)
             if lease is not None:
                 lane = self._engine.lanes.get(lease.lane_id)
-                self._engine.book.hold(session, token, lane.queue if lane is not None else "")
+                previous = self._engine.book.holder(token)
+                self._engine.book.hold(session, [token], lane.queue if lane is not None else "")
+                if previous is not None:
+                    self._engine.dispatcher.changed(previous)
                 entry.lease_expires_at.CopyFrom(_timestamp(lease.expires_at))
             held.append(entry)
         return held
@@ -275,16 +280,24 @@ class LeaseStream:
             status = status_of(error)
             self._outbox.add_news([failed_result(t, operation, status) for t in tokens])
             return
+        alive = future.result()
+        if all(alive):
+            self._outbox.add_news([ok_results(tokens, operation)])
+            return
         lost = status_of(LeaseLost())
         self._outbox.add_news(
             [
-                ok_result(token, operation) if ok else failed_result(token, operation, lost)
-                for token, ok in zip(tokens, future.result(), strict=True)
+                ok_results([token], operation) if ok else failed_result(token, operation, lost)
+                for token, ok in zip(tokens, alive, strict=True)
             ]
         )
 
     async def _half_closed(self, session: Session) -> None:
         """The worker will send no more: deliver what is available now, then end the stream."""
+        # Answers under way make room in the window.
+        while self._answers:
+            self._answered.clear()
+            await self._answered.wait()
         with contextlib.suppress(QueueError):
             await self._engine.dispatcher.settle(session)
         session.draining = True
