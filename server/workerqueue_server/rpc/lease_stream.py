@@ -143,8 +143,6 @@ class LeaseStream:
         lease_ms = _check_subscribe(self._engine, subscribe)
         if frame.HasField("max_in_flight"):
             _check_window(frame.max_in_flight, "max_in_flight")
-        if frame.HasField("max_in_flight"):
-            _check_window(frame.max_in_flight, "max_in_flight")
         session = Session(
             f"session-{uuid.uuid4().hex[:16]}",
             subscribe.worker_id,
@@ -183,10 +181,7 @@ class LeaseStream:
             if lease is not None:
                 lane = self._engine.lanes.get(lease.lane_id)
                 previous = self._engine.book.holder(token)
-                previous = self._engine.book.holder(token)
                 self._engine.book.hold(session, [token], lane.queue if lane is not None else "")
-                if previous is not None:
-                    self._engine.dispatcher.changed(previous)
                 if previous is not None:
                     self._engine.dispatcher.changed(previous)
                 entry.lease_expires_at.CopyFrom(_timestamp(lease.expires_at))
@@ -299,10 +294,6 @@ class LeaseStream:
 
     async def _half_closed(self, session: Session) -> None:
         """The worker will send no more: deliver what is available now, then end the stream."""
-        # Answers under way make room in the window.
-        while self._answers:
-            self._answered.clear()
-            await self._answered.wait()
         # Answers under way make room in the window.
         while self._answers:
             self._answered.clear()
