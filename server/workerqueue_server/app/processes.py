@@ -94,7 +94,7 @@ def _exit_code(children: Sequence[BaseProcess]) -> int:
 def _child(settings: Settings) -> None:
     configure_logs(settings.log_level, settings.log_format)
     try:
-        asyncio.run(run_server(settings))
+        asyncio.run(run_server(settings, share_port=True))
     except Exception as error:  # noqa: BLE001 - the process ends with the reason
         _log.error("cannot serve: %s", error)
         sys.exit(1)

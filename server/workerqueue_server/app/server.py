@@ -29,7 +29,7 @@ def load_catalog(paths: tuple[Path, ...]) -> Catalog:
     return Catalog.load(sets)
 
 
-async def run_server(settings: Settings) -> None:
+async def run_server(settings: Settings, *, share_port: bool = False) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
     Raises CatalogError, StoreError or OSError with the reason when it cannot start.
@@ -50,7 +50,7 @@ async def run_server(settings: Settings) -> None:
         engine = Engine(dsn, catalog, listen_dsn=settings.listen_dsn)
         await engine.start()
         stack.push_async_callback(engine.stop)
-        server = RpcServer(engine, reflection_enabled=settings.reflection)
+        server = RpcServer(engine, reflection_enabled=settings.reflection, share_port=share_port)
         port = server.bind(settings.address)
         await server.start()
         _log.info(

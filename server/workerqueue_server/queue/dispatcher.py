@@ -36,6 +36,8 @@ _SWEEP_SECONDS = 1.0
 # A sweep may use at most this share of the time, however many lanes and dead rows there are.
 _SWEEP_SHARE = 0.05
 _RETRY_SECONDS = 0.5
+# Larger batches go through the ready index: the streams' windows would not take them at once.
+_MAX_OFFER = 256
 
 
 @dataclass
@@ -105,6 +107,23 @@ class Dispatcher:
             async with self._rounds:
                 self.changed(session)
                 await self._rounds.wait()
+
+    # Hand-over: an enqueue grants its tasks to waiting streams in its own transaction.
+
+    def offer(self, lane_ids: Collection[int], count: int) -> list[Request]:
+        """Grants to make in the transaction that stores so many tasks in these lanes.
+
+        Must be followed by ``hand_over`` or ``withdraw``.
+        """
+        return self.planner.offer(lane_ids, count) if count <= _MAX_OFFER else []
+
+    def hand_over(self, requests: list[Request], grants: list[Grant]) -> None:
+        """The transaction is committed: delivers what it granted."""
+        self._deliver(requests, grants)
+
+    def withdraw(self, requests: list[Request]) -> None:
+        """The transaction failed: the streams wait on."""
+        self.planner.unplan(requests)
 
     # The loops.
 

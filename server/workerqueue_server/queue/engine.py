@@ -43,7 +43,6 @@ class Engine:
         self.wakeups.on_changed = self.watcher.changed_elsewhere
         self.wakeups.on_watched = self.watcher.note_interest
         self.lanes = LaneTable(self.store)
-        self.enqueuer = Enqueuer(self.store, self.lanes, self.wakeups)
         self.dispatcher = Dispatcher(
             self.store,
             self.lanes,
@@ -52,6 +51,7 @@ class Engine:
             catalog.kinds.keys(),
             self.wakeups.touched,
         )
+        self.enqueuer = Enqueuer(self.store, self.lanes, self.wakeups, self.dispatcher)
         self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes

@@ -7,9 +7,10 @@ from random import Random, SystemRandom
 from typing import NamedTuple
 
 from workerqueue_server.queue.batcher import Batcher
+from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.wakeups import Wakeups
-from workerqueue_server.store.records import NewTasks
+from workerqueue_server.store.records import NewTasks, Stored
 from workerqueue_server.store.tasks import TaskStore
 
 _MAX_BATCH = 10_000
@@ -64,8 +65,11 @@ def new_task_id() -> bytes:
 class Enqueuer:
     """Gathers tasks and stores them."""
 
-    def __init__(self, store: TaskStore, lanes: LaneTable, wakeups: Wakeups) -> None:
+    def __init__(
+        self, store: TaskStore, lanes: LaneTable, wakeups: Wakeups, dispatcher: Dispatcher
+    ) -> None:
         self._store = store
+        self._dispatcher = dispatcher
         self._lanes = lanes
         self._wakeups = wakeups
         self._batcher = Batcher[NewTask, EnqueueResult](
@@ -79,6 +83,21 @@ class Enqueuer:
     async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[EnqueueResult]:
         """Stores the tasks in one transaction; returns when it is committed."""
         return await self._batcher.submit(tasks)
+
+    async def _store_and_hand_over(self, batch: NewTasks, lane_ids: list[int]) -> Stored:
+        """Stores the batch; a stream that waits for it gets tasks in the same transaction."""
+        requests = self._dispatcher.offer(set(lane_ids), len(batch.ids))
+        try:
+            stored = await self._store.enqueue(batch, [request.grant for request in requests])
+        except BaseException:
+            self._dispatcher.withdraw(requests)
+            raise
+        self._dispatcher.hand_over(requests, stored.grants)
+        first = min((position for _, position in stored.woken.lanes), default=0)
+        handed_over = sum(grant.position >= first for grant in stored.grants)
+        if handed_over < len(batch.ids):
+            self._wakeups.announce(stored.woken)
+        return stored
 
     async def _flush(self, tasks: list[NewTask]) -> list[EnqueueResult]:
         batch = NewTasks()
@@ -110,8 +129,7 @@ class Enqueuer:
             }
             for spec, lane_id in zip(specs, lane_ids, strict=True)
         ]
-        stored = await self._store.enqueue(batch)
-        self._wakeups.announce(stored.woken)
+        stored = await self._store_and_hand_over(batch, lane_ids)
         if not stored.existed and len(places) == len(tasks):
             return [EnqueueResult(stored.stored_at, False)] * len(tasks)
         return [

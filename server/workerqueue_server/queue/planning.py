@@ -84,6 +84,8 @@ class Request:
     group: Group
     # sessions[place] is the stream behind the request's workers[place].
     sessions: list[Session]
+    # How many places each of these sessions keeps free for the grant.
+    shares: list[int]
     lanes: list[LaneState]
     # The lanes' wake-up counts when the request was made.
     wakes: list[int]
@@ -183,8 +185,21 @@ class Planner:
             self._groups[first] = self._groups.pop(first)
         return requests
 
+    def offer(self, lane_ids: Iterable[int], count: int) -> list[Request]:
+        """Requests that take tasks which are just being stored in these lanes.
+
+        For a group of streams that waits with nothing else to take; others get them in their turn.
+        """
+        states = [self.lanes[lane_id] for lane_id in lane_ids if lane_id in self.lanes]
+        for group in self._groups.values():
+            fit = [state for state in states if group in state.groups]
+            if fit and group.hungry and not group.ready and len(fit) <= _MAX_LANES:
+                return self._requests(group, fit, count, 1)
+        return []
+
     def granted(self, request: Request, count: int) -> None:
         """The request brought so many tasks."""
+        self._unreserve(request)
         if count < request.grant.wanted:
             for state, wakes in zip(request.lanes, request.wakes, strict=True):
                 # What woke a lane while the statement ran may have come too late for its snapshot.
@@ -197,13 +212,22 @@ class Planner:
     def unplan(self, requests: Iterable[Request]) -> None:
         """The requests failed; their streams still wait."""
         for request in requests:
+            self._unreserve(request)
             for session in request.sessions:
                 request.group.hungry[session.session_id] = session
 
+    @staticmethod
+    def _unreserve(request: Request) -> None:
+        for session, share in zip(request.sessions, request.shares, strict=True):
+            session.reserved -= share
+
     def _plan_group(self, group: Group, budget: int, slots: int) -> list[Request]:
         lanes = self._choose_lanes(group)
-        if not lanes:
-            return []
+        return self._requests(group, lanes, budget, slots) if lanes else []
+
+    def _requests(
+        self, group: Group, lanes: list[LaneState], budget: int, slots: int
+    ) -> list[Request]:
         limited = any(
             (limits := self.limits.get(state.lane.queue)) is not None
             and limits.per_worker is not None
@@ -230,7 +254,7 @@ class Planner:
                 sessions.append(session)
         if not sessions:
             return None
-        return _request(group, sessions, sum(shares), _spread(shares), lanes)
+        return _request(group, sessions, shares, lanes)
 
     def _requests_by_worker(
         self, group: Group, lanes: list[LaneState], budget: int, slots: int
@@ -245,7 +269,7 @@ class Planner:
             if wanted > 0:
                 budget -= wanted
                 slots -= 1
-                yield _request(group, [session], wanted, None, open_lanes)
+                yield _request(group, [session], [wanted], open_lanes)
             elif session.demand:
                 # The limits leave no room now; another queue may yet have something.
                 group.hungry[session.session_id] = session
@@ -316,16 +340,17 @@ def _spread(shares: list[int]) -> list[int] | None:
 def _request(
     group: Group,
     sessions: list[Session],
-    wanted: int,
-    places: list[int] | None,
+    shares: list[int],
     lanes: list[LaneState],
 ) -> Request:
+    for session, share in zip(sessions, shares, strict=True):
+        session.reserved += share
     grant = GrantRequest(
         [state.lane.lane_id for state in lanes],
         [state.cursor for state in lanes],
         [session.worker_id for session in sessions],
-        wanted,
-        places,
+        sum(shares),
+        _spread(shares),
         sessions[0].lease_ms,
     )
-    return Request(grant, group, sessions, lanes, [state.wakes for state in lanes])
+    return Request(grant, group, sessions, shares, lanes, [state.wakes for state in lanes])

@@ -50,6 +50,8 @@ class Session:
         self.lease_ms = lease_ms
         self.sink = sink
         self.window = 0
+        # Places in the window that a grant under way may fill.
+        self.reserved = 0
         self.draining = False
         # Tokens of the leases this stream holds, each with its queue.
         self.held: dict[bytes, str] = {}
@@ -57,7 +59,7 @@ class Session:
     @property
     def demand(self) -> int:
         """How many more tasks the stream takes now."""
-        return 0 if self.draining else max(0, self.window - len(self.held))
+        return 0 if self.draining else max(0, self.window - len(self.held) - self.reserved)
 
     def takes(self, lane: Lane) -> bool:
         """Whether tasks of the lane are for this stream."""

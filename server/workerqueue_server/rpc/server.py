@@ -31,16 +31,17 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", bounds.MESSAGE_BYTES),
     ("grpc.max_send_message_length", bounds.MESSAGE_BYTES),
-    ("grpc.so_reuseport", 1),
 )
 
 
 class RpcServer:
     """The gRPC server of one engine."""
 
-    def __init__(self, engine: Engine, *, reflection_enabled: bool) -> None:
+    def __init__(
+        self, engine: Engine, *, reflection_enabled: bool, share_port: bool = False
+    ) -> None:
         self._engine = engine
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
         self._health = health.aio.HealthServicer()
         self._service = WorkerQueueService(engine)
         self._admin = WorkerQueueAdminService(engine)

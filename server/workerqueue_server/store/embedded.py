@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +60,7 @@ class EmbeddedPostgres:
         folder = self._data_dir.expanduser().resolve() / "postgres"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
+            _forget_dead_users(folder)
             self._server = get_server(folder, cleanup_mode="stop")
             return self._server.get_uri()
         except Exception as error:
@@ -67,7 +69,25 @@ class EmbeddedPostgres:
             ) from error
 
 
+def _forget_dead_users(folder: Path) -> None:
+    """Takes killed processes off the list of those that use the database.
+
+    The last one on the list stops the database; a process that was killed would stay on it for good.
+    """
+    users = folder / ".handle_pids.json"
+    import psutil  # comes with the embedded Postgres
+
+    try:
+        pids = json.loads(users.read_text())
+    except (OSError, ValueError):
+        return
+    alive = [pid for pid in pids if psutil.pid_exists(pid)]
+    if alive != pids:
+        users.write_text(json.dumps(alive))
+
+
 def _runtime_dir() -> Path:
+    # Under /tmp by name: a socket's path must be short.
     folder = Path(f"/tmp/workerqueue-runtime-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

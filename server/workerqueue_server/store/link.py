@@ -6,16 +6,18 @@ connection. A link connects when it is first used and again after a failure.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 
 from workerqueue_server.store import binary
 from workerqueue_server.store.errors import DatabaseUnavailable, is_worth_repeating, translate
 from workerqueue_server.store.statements import statement
 
 Row = tuple[Any, ...]
+Parameters = dict[str, object]
 
 # A dead peer is noticed after about 10 s instead of the kernel's two hours; a statement that
 # waits for somebody's lock gives up after 5 s, so that one stuck key cannot stop a duty for good.
@@ -30,7 +32,7 @@ _SESSION_SETTINGS = "set lock_timeout = '5s'; set statement_timeout = '60s'; set
 _ATTEMPTS = 5
 
 
-async def connect(dsn: str, name: str) -> AsyncConnection[Row]:
+async def connect(dsn: str, name: str, settings: LiteralString = "") -> AsyncConnection[Row]:
     """Opens a connection with this server's settings and types. Raises psycopg.Error."""
     parameters = {
         **_CONNECTION_DEFAULTS,
@@ -42,34 +44,54 @@ async def connect(dsn: str, name: str) -> AsyncConnection[Row]:
         autocommit=True,
     )
     binary.register(connection)
-    await connection.execute(_SESSION_SETTINGS)
+    await connection.execute(_SESSION_SETTINGS + settings)
     return connection
+
+
+async def _run(
+    connection: AsyncConnection[Row], name: str, parameters: Parameters | None
+) -> AsyncCursor[Row]:
+    cursor = connection.cursor(binary=True)
+    return await cursor.execute(statement(name), parameters, prepare=True)
+
+
+async def _rows(cursor: AsyncCursor[Row]) -> list[Row]:
+    return await cursor.fetchall() if cursor.description else []
 
 
 class Link:
     """A connection that serves one caller at a time and comes back after failures."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, settings: LiteralString = "") -> None:
+        """``settings`` are statements to run on each new connection."""
+        self._settings = settings
         self._dsn = dsn
         self._name = name
         self._connection: AsyncConnection[Row] | None = None
         self._lock = asyncio.Lock()
 
-    async def fetch(self, name: str, parameters: dict[str, object] | None = None) -> list[Row]:
+    async def fetch(self, name: str, parameters: Parameters | None = None) -> list[Row]:
         """Runs the statement ``sql/<name>.sql`` in a transaction of its own; its rows.
 
         A statement that lost a deadlock is repeated. Raises StoreError.
         """
-        query = statement(name)
+        return (await self.fetch_all([(name, parameters)]))[0]
+
+    async def fetch_all(self, steps: Sequence[tuple[str, Parameters | None]]) -> list[list[Row]]:
+        """Runs statements in one transaction and one round trip; the rows of each."""
         async with self._lock:
             for attempt in range(_ATTEMPTS):
                 try:
                     connection = self._connection
                     if connection is None or connection.closed:
-                        connection = self._connection = await connect(self._dsn, self._name)
-                    cursor = connection.cursor(binary=True)
-                    await cursor.execute(query, parameters, prepare=True)
-                    return await cursor.fetchall() if cursor.description else []
+                        connection = self._connection = await connect(
+                            self._dsn, self._name, self._settings
+                        )
+                    if len(steps) == 1:
+                        return [await _rows(await _run(connection, *steps[0]))]
+                    async with connection.pipeline(), connection.transaction():
+                        cursors = [await _run(connection, *step) for step in steps]
+                    return [await _rows(cursor) for cursor in cursors]
                 except psycopg.Error as error:
                     if is_worth_repeating(error) and attempt + 1 < _ATTEMPTS:
                         continue

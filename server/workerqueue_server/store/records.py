@@ -1,5 +1,7 @@
 """What travels between the rules and the statements."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -45,6 +47,7 @@ class Stored(NamedTuple):
     stored_at: int
     existed: frozenset[bytes]
     woken: Woken
+    grants: list[Grant]
 
 
 class Answered(NamedTuple):

@@ -11,7 +11,7 @@ from workerqueue_server.store.binary import (
     TextArray,
     UuidArray,
 )
-from workerqueue_server.store.link import Link, Row
+from workerqueue_server.store.link import Link, Parameters, Row
 from workerqueue_server.store.records import (
     Answered,
     Expired,
@@ -39,6 +39,10 @@ def _woken(
 ) -> Woken:
     pairs = list(zip(lanes, positions, strict=True)) if lanes and positions else ()
     return Woken(pairs, queues or (), due_in_ms)
+
+
+def _grant_parameters(requests: Sequence[GrantRequest]) -> Parameters:
+    return {"requests": Jsonb([request._asdict() for request in requests])}
 
 
 def _split(tokens: Sequence[bytes]) -> tuple[UuidArray, RawBigintArray]:
@@ -85,34 +89,41 @@ class TaskStore:
         )
         return [Lane(*row) for row in rows]
 
-    async def enqueue(self, tasks: NewTasks) -> Stored:
-        """Stores a batch; ids must be distinct."""
+    async def enqueue(self, tasks: NewTasks, requests: Sequence[GrantRequest] = ()) -> Stored:
+        """Stores a batch; ids must be distinct.
+
+        With requests, leases are granted in the same transaction once the tasks are stored.
+        """
         keys = TextArray(tasks.keys) if any(key is not None for key in tasks.keys) else None
         first, last = (min(tasks.ids), max(tasks.ids)) if tasks.client_ids else (None, None)
-        rows = await self._enqueue.fetch(
-            "enqueue_tasks",
-            {
-                "ids": UuidArray(tasks.ids),
-                "payloads": ByteaArray(tasks.payloads),
-                "spec_nos": IntArray(tasks.spec_nos),
-                "keys": keys,
-                "specs": Jsonb(tasks.specs),
-                "first_id": first.hex() if first else None,
-                "last_id": last.hex() if last else None,
-            },
-        )
+        steps: list[tuple[str, Parameters | None]] = [
+            (
+                "enqueue_tasks",
+                {
+                    "ids": UuidArray(tasks.ids),
+                    "payloads": ByteaArray(tasks.payloads),
+                    "spec_nos": IntArray(tasks.spec_nos),
+                    "keys": keys,
+                    "specs": Jsonb(tasks.specs),
+                    "first_id": first.hex() if first else None,
+                    "last_id": last.hex() if last else None,
+                },
+            )
+        ]
+        if requests:
+            steps.append(("grant_leases", _grant_parameters(requests)))
+        rows, *granted = await self._enqueue.fetch_all(steps)
         stored_at, existed, lanes, positions, due_in_ms = rows[0]
         return Stored(
             stored_at,
             frozenset(task_id.bytes for task_id in existed or ()),
             _woken(lanes, positions, None, due_in_ms),
+            list(map(Grant._make, granted[0])) if granted else [],
         )
 
     async def grant(self, requests: Sequence[GrantRequest]) -> list[Grant]:
         """Grants leases; each charges an attempt."""
-        rows = await self._grant.fetch(
-            "grant_leases", {"requests": Jsonb([request._asdict() for request in requests])}
-        )
+        rows = await self._grant.fetch("grant_leases", _grant_parameters(requests))
         return list(map(Grant._make, rows))
 
     async def finish(
