@@ -103,9 +103,12 @@ class Dispatcher:
     async def settle(self, session: Session) -> None:
         """Returns when the stream's window is full or nothing is available for it right now."""
         await self.sweep()
-        while session.demand and self.planner.may_have_tasks(session):
+        while True:
             async with self._rounds:
-                self.changed(session)
+                if session.demand and self.planner.may_have_tasks(session):
+                    self.changed(session)
+                elif not session.reserved:
+                    return
                 await self._rounds.wait()
 
     # Hand-over: an enqueue grants its tasks to waiting streams in its own transaction.
@@ -120,10 +123,12 @@ class Dispatcher:
     def hand_over(self, requests: list[Request], grants: list[Grant]) -> None:
         """The transaction is committed: delivers what it granted."""
         self._deliver(requests, grants)
+        self._work.set()
 
     def withdraw(self, requests: list[Request]) -> None:
         """The transaction failed: the streams wait on."""
         self.planner.unplan(requests)
+        self._work.set()
 
     # The loops.
 

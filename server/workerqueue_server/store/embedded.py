@@ -70,9 +70,9 @@ class EmbeddedPostgres:
 
 
 def _forget_dead_users(folder: Path) -> None:
-    """Takes killed processes off the list of those that use the database.
+    """Takes killed processes off the list of the database's users.
 
-    The last one on the list stops the database; a process that was killed would stay on it for good.
+    The last one on the list stops the database; a killed one would stay on it for good.
     """
     users = folder / ".handle_pids.json"
     import psutil  # comes with the embedded Postgres
