@@ -17,7 +17,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import lease_pb2, task_pb2, worker_queue_pb2
@@ -102,13 +101,15 @@ class Refusal:
         return f"<{self.code.name} {self.reason}: {self.message} {self.fields}>"
 
 
-def refusal(error: grpc.RpcError | status_pb2.Status) -> Refusal:
+def refusal(error: grpc.aio.AioRpcError | status_pb2.Status) -> Refusal:
     """The parts of a status."""
     if isinstance(error, status_pb2.Status):
         return Refusal(error)
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    assert status is not None, error
-    return Refusal(status)
+    for name, value in error.trailing_metadata() or ():
+        if name == "grpc-status-details-bin":
+            return Refusal(status_pb2.Status.FromString(value))
+    # What gRPC itself says, such as a connection that is gone.
+    return Refusal(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
 
 
 async def refused(call: Any) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import grpc
 import pytest
@@ -105,7 +106,7 @@ async def test_a_stream_without_any_frame_is_a_violation(api: Api) -> None:
 
 
 async def test_bytes_that_are_no_frame_are_refused_without_details_of_the_server(api: Api) -> None:
-    raw = api.channel.stream_stream("/workerqueue.v1.WorkerQueue/Lease")
+    raw: Any = api.channel.stream_stream("/workerqueue.v1.WorkerQueue/Lease")
     call = raw(iter([b"\xff\xff\xff"]))
     assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "workerqueue.v1.LeaseRequest" in (await call.details() or "")

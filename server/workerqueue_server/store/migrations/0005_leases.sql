@@ -182,6 +182,31 @@ begin
 end
 $$;
 
+-- A queue without limits marks no leases as counted. When it gets a limit, those that run count too.
+-- A grant that is under way at this very moment may miss the limit; what it granted ends uncounted.
+create function workerqueue.count_running_leases() returns trigger
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  update workerqueue.tasks t
+     set counted_queue = new.name
+    from workerqueue.lanes l
+   where t.state = 'leased' and t.counted_queue is null
+     and l.lane_id = t.lane_id and l.queue = new.name;
+  return null;
+end
+$$;
+
+create trigger queues_limited
+  after update of max_in_flight, max_in_flight_per_worker on workerqueue.queues
+  for each row
+  when (old.max_in_flight is null and old.max_in_flight_per_worker is null
+        and (new.max_in_flight is not null or new.max_in_flight_per_worker is not null))
+  execute function workerqueue.count_running_leases();
+
 -- Finishes leased tasks. `lost` are the places (from 1) of tokens that are not live leases and were
 -- not finished by this very token before: a repeated ack is answered like the first. Here and below,
 -- lanes and positions say where tasks may have become available, freed_queues which limits have room.
@@ -201,6 +226,10 @@ declare
   v_keys text[];
   v_freed text[];
   v_lost integer[];
+  v_holders uuid[];
+  v_passed_keys text[];
+  v_lanes integer[];
+  v_positions bigint[];
 begin
   with ended as (
     delete from workerqueue.tasks t
@@ -211,19 +240,20 @@ begin
     insert into workerqueue.history (
       id, lease_id, created_at, run_at, expire_at, started_at, finished_at, retain_until, lane_id,
       timeout_ms, lease_duration_ms, state, attempt, max_attempts, concurrency_limit, worker_id,
-      concurrency_key, job_key, payload, args, retention, retry_policy, tags, metadata, last_error,
-      progress, progress_message, checkpoint, result)
+      concurrency_key, job_key, unique_key, unique_states, payload, args, retention, retry_policy,
+      tags, metadata, last_error, progress, progress_message, checkpoint, result)
     select e.id, e.lease_id, e.created_at, e.run_at, e.expire_at, e.started_at, v_now,
            v_now + workerqueue.retention_of('succeeded', e.retention), e.lane_id, e.timeout_ms,
            e.lease_duration_ms, 'succeeded', e.attempt, e.max_attempts, e.concurrency_limit,
-           e.worker_id, e.concurrency_key, e.job_key, e.payload, e.args, e.retention,
-           e.retry_policy, e.tags, e.metadata, e.last_error, e.progress, e.progress_message,
-           e.checkpoint, e.result
+           e.worker_id, e.concurrency_key, e.job_key, e.unique_key, e.unique_states, e.payload,
+           e.args, e.retention, e.retry_policy, e.tags, e.metadata, e.last_error, e.progress,
+           e.progress_message, e.checkpoint, e.result
       from ended e
   )
   select count(*), array_agg(e.concurrency_key) filter (where e.concurrency_key is not null),
-         array_agg(distinct e.counted_queue) filter (where e.counted_queue is not null)
-    into v_finished, v_keys, v_freed
+         array_agg(distinct e.counted_queue) filter (where e.counted_queue is not null),
+         array_agg(e.id) filter (where e.job_key is not null)
+    into v_finished, v_keys, v_freed, v_holders
     from ended e;
 
   if v_finished < cardinality(p_ids) then
@@ -234,11 +264,20 @@ begin
         where h.id = a.id and h.lease_id = a.lease_id and h.state = 'succeeded');
   end if;
 
+  if v_holders is not null then
+    select array_agg(p.lane_id) filter (where p.lane_id is not null),
+           array_agg(p.position) filter (where p.lane_id is not null),
+           array_agg(p.concurrency_key) filter (where p.concurrency_key is not null)
+      into v_lanes, v_positions, v_passed_keys
+      from workerqueue.let_pass(v_holders) p;
+    v_keys := v_keys || v_passed_keys;
+  end if;
+
   if v_keys is null then
-    return query select v_lost, null::integer[], null::bigint[], v_freed;
+    return query select v_lost, v_lanes, v_positions, v_freed;
   else
     return query
-    select v_lost, array_agg(r.lane_id), array_agg(r.position), v_freed
+    select v_lost, v_lanes || array_agg(r.lane_id), v_positions || array_agg(r.position), v_freed
       from (select a.lane_id, min(a.position) as position
               from workerqueue.admit(v_keys) a group by a.lane_id) r;
   end if;
@@ -261,20 +300,21 @@ as $$
   insert into workerqueue.history (
     id, lease_id, created_at, run_at, expire_at, started_at, finished_at, retain_until, lane_id,
     timeout_ms, lease_duration_ms, state, attempt, max_attempts, concurrency_limit, worker_id,
-    concurrency_key, job_key, payload, args, retention, retry_policy, tags, metadata, last_error,
-    progress, progress_message, checkpoint)
+    concurrency_key, job_key, unique_key, unique_states, payload, args, retention, retry_policy,
+    tags, metadata, last_error, progress, progress_message, checkpoint)
   select e.id, e.lease_id, e.created_at, e.run_at, e.expire_at, e.started_at, p_now,
          p_now + workerqueue.retention_of(p_state, e.retention), e.lane_id, e.timeout_ms,
          e.lease_duration_ms, p_state, e.attempt, e.max_attempts, e.concurrency_limit, e.worker_id,
-         e.concurrency_key, e.job_key, e.payload, e.args, e.retention, e.retry_policy, e.tags,
-         e.metadata, coalesce(e.new_error, e.last_error), e.progress, e.progress_message,
-         e.checkpoint
+         e.concurrency_key, e.job_key, e.unique_key, e.unique_states, e.payload, e.args,
+         e.retention, e.retry_policy, e.tags, e.metadata, coalesce(e.new_error, e.last_error),
+         e.progress, e.progress_message, e.checkpoint
     from ended e
 $$;
 
 -- Ends attempts that did not finish their task: records each, then retries or buries the task.
 -- The caller has locked the rows and checked that (id, lease_id) is the live lease.
--- p_retry_ms overrides the backoff where it is not null; p_permanent buries at once.
+-- p_retry_ms overrides the backoff where it is not null; p_permanent buries at once. A task with a
+-- successor is buried too; the caller lets that pass.
 create function workerqueue.end_attempts(
   p_ids uuid[], p_outcomes workerqueue.attempt_outcome[], p_errors jsonb[], p_retry_ms bigint[],
   p_permanent boolean[], p_now timestamptz
@@ -297,7 +337,8 @@ begin
   select array_agg(a.id), array_agg(a.error) into v_dead, v_errors
     from rows from (unnest(p_ids), unnest(p_errors), unnest(p_permanent)) a(id, error, permanent)
     join workerqueue.tasks t on t.id = any (array[a.id])
-   where a.permanent or t.attempt >= t.max_attempts;
+   where a.permanent or t.attempt >= t.max_attempts
+      or workerqueue.has_successor(t.id, t.job_key);
   if v_dead is not null then
     perform workerqueue.bury(v_dead, 'dead', p_now, v_errors);
   end if;
@@ -335,16 +376,18 @@ declare
   v_freed text[];
   v_released_lanes integer[];
   v_released_positions bigint[];
+  v_holders uuid[];
+  v_replaced uuid[];
 begin
   select array_agg(l.place), array_agg(l.id),
-         array_agg(l.concurrency_key) filter (where l.concurrency_key is not null
-                                                and l.action <> 'release'),
+         array_agg(l.concurrency_key) filter (where l.concurrency_key is not null),
          array_agg(l.lane_id) filter (where l.action = 'release'),
          array_agg(l.position) filter (where l.action = 'release'),
-         array_agg(distinct l.counted_queue) filter (where l.counted_queue is not null)
-    into v_live, v_live_ids, v_keys, v_released_lanes, v_released_positions, v_freed
+         array_agg(distinct l.counted_queue) filter (where l.counted_queue is not null),
+         array_agg(l.id) filter (where l.job_key is not null)
+    into v_live, v_live_ids, v_keys, v_released_lanes, v_released_positions, v_freed, v_holders
     from (select i.place::integer, i.action, t.id, t.concurrency_key, t.lane_id, t.position,
-                 t.counted_queue
+                 t.counted_queue, t.job_key
             from rows from (jsonb_to_recordset(p_items)
                               as (id uuid, lease_id bigint, action text))
                  with ordinality i(id, lease_id, action, place)
@@ -377,7 +420,21 @@ begin
     where i.action = 'fail' and i.place = any (v_live)
    having count(*) > 0;
 
-  -- A release keeps its position and its concurrency key: it is where it was before the grant.
+  -- A task whose successor waits does not come back from a release or a snooze.
+  if v_holders is not null then
+    select array_agg(t.id) into v_replaced
+      from workerqueue.tasks t
+     where t.id = any (v_holders) and t.lease_id is not null
+       and workerqueue.has_successor(t.id, t.job_key);
+    if v_replaced is not null then
+      perform workerqueue.bury(v_replaced, 'cancelled', v_now, array_fill(
+        '{"type": "Replaced", "message": "A newer task with its job key took its place."}'::jsonb,
+        array[cardinality(v_replaced)]));
+    end if;
+  end if;
+
+  -- A release keeps its position: it is where it was before the grant. It keeps its concurrency key
+  -- too, unless a task of a higher priority waits for it: admit() sees to that.
   update workerqueue.tasks t
      set state = case i.action when 'release' then 'available' else 'scheduled' end
                  ::workerqueue.task_state,
@@ -388,6 +445,14 @@ begin
     from rows from (jsonb_to_recordset(p_items) as (id uuid, action text, retry_ms bigint))
          with ordinality i(id, action, retry_ms, place)
    where i.action <> 'fail' and i.place = any (v_live) and t.id = any (array[i.id]);
+
+  if v_holders is not null then
+    select v_released_lanes || array_agg(p.lane_id) filter (where p.lane_id is not null),
+           v_released_positions || array_agg(p.position) filter (where p.lane_id is not null),
+           v_keys || array_agg(p.concurrency_key) filter (where p.concurrency_key is not null)
+      into v_released_lanes, v_released_positions, v_keys
+      from workerqueue.let_pass(v_holders) p;
+  end if;
 
   return query
   with woken as (
