@@ -53,6 +53,11 @@ class LeaseDesk:
         self._heartbeats = Batcher[Prolongation, int | None](
             "heartbeats", self._flush_heartbeats, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
         )
+        # A result is the lease, None if it is lost. Gathered, because after a restart of a server all
+        # its workers reconnect at once.
+        self._presents = Batcher[bytes, LiveLease | None](
+            "held leases", self._flush_presents, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+        )
         wakeups.on_ended = self.ended
 
     def loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -61,6 +66,7 @@ class LeaseDesk:
             ("acks", self._finishes.run),
             ("nacks", self._returns.run),
             ("heartbeats", self._heartbeats.run),
+            ("held leases", self._presents.run),
         ]
 
     def finish(self, items: Sequence[Finish]) -> asyncio.Future[Sequence[bool]]:
@@ -77,8 +83,10 @@ class LeaseDesk:
 
     async def present(self, tokens: Sequence[bytes]) -> dict[bytes, LiveLease]:
         """Those of a reconnecting worker's leases that are alive."""
-        fit = sorted({token for token in tokens if len(token) == TOKEN_BYTES})
-        return await self._store.live_leases(fit) if fit else {}
+        fit = [token for token in tokens if len(token) == TOKEN_BYTES]
+        if not fit:
+            return {}
+        return {lease.token: lease for lease in await self._presents.submit(fit) if lease}
 
     def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
         """Leases ended without their worker: tell the streams that hold them."""
@@ -148,6 +156,10 @@ class LeaseDesk:
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(first)
         return [item.token not in lost for item in items]
+
+    async def _flush_presents(self, tokens: list[bytes]) -> list[LiveLease | None]:
+        alive = await self._store.live_leases(tokens)
+        return [alive.get(token) for token in tokens]
 
     async def _flush_heartbeats(self, items: list[Prolongation]) -> list[int | None]:
         merged: dict[bytes, Prolongation] = {}

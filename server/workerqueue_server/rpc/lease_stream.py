@@ -166,6 +166,8 @@ class LeaseStream:
         )
         self._outbox.add_news([lease_pb2.LeaseResponse(welcome=welcome).SerializeToString()])
         self._session = session
+        # The server may have begun to drain while the held leases were looked up.
+        session.draining = session.draining or self._server_drains
         self._engine.dispatcher.subscribe(session)
         return session
 

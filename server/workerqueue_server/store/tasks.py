@@ -60,6 +60,7 @@ class TaskStore:
         self._finish = Link(dsn, "finish")
         self._return = Link(dsn, "return")
         self._prolong = Link(dsn, "prolong")
+        self._present = Link(dsn, "present")
         self._clock = Link(dsn, "clock")
         self._care = Link(dsn, "care")
 
@@ -72,6 +73,7 @@ class TaskStore:
             self._finish,
             self._return,
             self._prolong,
+            self._present,
             self._clock,
             self._care,
         ):
@@ -183,7 +185,7 @@ class TaskStore:
     async def live_leases(self, tokens: Sequence[bytes]) -> dict[bytes, LiveLease]:
         """Those of the tokens that are live leases."""
         ids, lease_ids = _split(tokens)
-        rows = await self._prolong.fetch("live_leases", {"ids": ids, "lease_ids": lease_ids})
+        rows = await self._present.fetch("live_leases", {"ids": ids, "lease_ids": lease_ids})
         return {row[0]: LiveLease(*row) for row in rows}
 
     async def expire_leases(self, limit: int) -> Expired | None:
