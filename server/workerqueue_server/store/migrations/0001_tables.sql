@@ -41,9 +41,12 @@ create table workerqueue.lanes (
   lane_id integer generated always as identity primary key,
   queue text collate "C" not null,
   kind text collate "C" not null,
-  priority smallint not null,
-  unique (queue, kind, priority)
+  priority smallint not null
 );
+
+-- Not unique: an enqueue by SQL that needs a new lane makes it inside its caller's transaction, and
+-- nobody else may have to wait for that. Two lanes of one name are one line all the same.
+create index lanes_name on workerqueue.lanes (queue, kind, priority);
 
 -- Live tasks only: a finished task moves to history. Columns are ordered by width, which spares
 -- padding; fillfactor leaves room for heartbeats to update in place (HOT).
@@ -77,6 +80,11 @@ create table workerqueue.tasks (
   counted_queue text collate "C",
   concurrency_key text collate "C",
   job_key text collate "C",
+  -- The task whose lease this one waits for; see let_pass.
+  behind uuid,
+  -- Tasks with the same unique key are the same; the finished states in which this one still counts.
+  unique_key bytea,
+  unique_states workerqueue.task_state[],
   -- Serialized payload message; null for a task enqueued by SQL, whose args are converted at grant.
   payload bytea,
   args jsonb,
@@ -103,11 +111,20 @@ create index tasks_expiry_check on workerqueue.tasks (expiry_check_at)
 create index tasks_unstarted_expiry on workerqueue.tasks (expire_at)
   where expire_at is not null and attempt = 0 and state <> 'leased';
 create index tasks_blocked on workerqueue.tasks (concurrency_key, priority desc, position)
-  where state = 'blocked';
+  where state = 'blocked' and behind is null;
 create index tasks_key_holders on workerqueue.tasks (concurrency_key, priority)
   where concurrency_key is not null and state in ('available', 'leased');
 create index tasks_counted on workerqueue.tasks (counted_queue, worker_id)
   where counted_queue is not null;
+-- One task holds a job key; while it is leased, one more may wait behind it.
+create unique index tasks_job_key on workerqueue.tasks (job_key)
+  where job_key is not null and behind is null;
+create unique index tasks_job_key_successor on workerqueue.tasks (job_key)
+  where behind is not null;
+create index tasks_behind on workerqueue.tasks (behind)
+  where behind is not null;
+create unique index tasks_unique_key on workerqueue.tasks (unique_key)
+  where unique_key is not null;
 
 -- Attempts that did not finish their task (and the final attempt of a dead one). The attempt that
 -- succeeded is the history row itself, so the common case writes nothing here.
@@ -145,6 +162,8 @@ create table workerqueue.history (
   worker_id text collate "C",
   concurrency_key text collate "C",
   job_key text collate "C",
+  unique_key bytea,
+  unique_states workerqueue.task_state[],
   payload bytea,
   args jsonb,
   retention integer[],
@@ -160,3 +179,5 @@ create table workerqueue.history (
 ) partition by range (retain_until);
 
 create index history_id on workerqueue.history (id);
+create index history_unique_key on workerqueue.history (unique_key)
+  where unique_key is not null;

@@ -34,6 +34,64 @@ create function workerqueue.retention_of(
   end)
 $$;
 
+-- Job keys.
+--
+-- Invariant: of the live tasks with one job key, at most one can be leased. One holds the key (behind
+-- is null); if that one is leased, a newer one may wait for the end of its lease (behind names it).
+-- The index on (job_key) where behind is null enforces the first, its twin the second.
+--
+-- A task with a successor never runs again after its lease: if it fails it is dead, if it is released
+-- or snoozed it is cancelled, because what it was to do is the successor's now. Enqueuing never locks
+-- a leased task, so that no open transaction can hold up its worker's answer. Instead both sides look
+-- for each other: whoever ends a lease calls let_pass() afterwards, and whoever stored a successor
+-- calls settle_successors() after its commit, which waits for a concurrent end of the lease.
+
+-- Lets the successors of tasks that are gone take their turn. The caller removed the tasks in this
+-- transaction, announces (lane_id, position) where lane_id is not null, and admits for the keys. A
+-- successor that somebody has locked is left to settle_successors().
+create function workerqueue.let_pass(p_ids uuid[])
+returns table (lane_id integer, "position" bigint, concurrency_key text)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_base bigint := nextval('workerqueue.position_seq') << 20;
+begin
+  return query
+  with waiting as materialized (
+    select c.ctid, row_number() over () as place
+      from (select s.ctid
+              from workerqueue.tasks s
+             where s.behind = any (p_ids)
+               and not exists (select from workerqueue.tasks p where p.id = s.behind)
+               and not exists (select from workerqueue.tasks h
+                                where h.job_key = s.job_key and h.behind is null)
+               for update of s skip locked) c
+  )
+  update workerqueue.tasks t
+     set behind = null, position = v_base | w.place,
+         state = case when t.run_at > v_now then 'scheduled'
+                      when t.concurrency_key is not null then 'blocked'
+                      else 'available' end::workerqueue.task_state
+    from waiting w
+   where t.ctid = w.ctid
+  returning case when t.state = 'available' then t.lane_id end, t.position, t.concurrency_key;
+end
+$$;
+
+-- Whether a newer task waits to take a leased task's place.
+create function workerqueue.has_successor(p_id uuid)
+returns boolean language sql stable
+set enable_seqscan = off
+as $$
+  select exists (select from workerqueue.tasks s where s.behind = p_id)
+$$;
+
 -- Concurrency keys.
 --
 -- Invariant: for every key, at most concurrency_limit tasks are 'available' or 'leased' (they hold
@@ -70,7 +128,7 @@ begin
       cross join lateral (
         select b.priority
           from workerqueue.tasks b
-         where b.concurrency_key = key.k and b.state = 'blocked'
+         where b.concurrency_key = key.k and b.state = 'blocked' and b.behind is null
          order by b.priority desc, b.position
          limit 1) head
       cross join lateral (
@@ -96,13 +154,13 @@ begin
       cross join lateral (
         select w.concurrency_limit
           from workerqueue.tasks w
-         where w.concurrency_key = key.k and w.state = 'blocked'
+         where w.concurrency_key = key.k and w.state = 'blocked' and w.behind is null
          order by w.priority desc, w.position
          limit 1) head
       cross join lateral (
         select w.ctid, w.concurrency_limit, w.priority, w.position
           from workerqueue.tasks w
-         where w.concurrency_key = key.k and w.state = 'blocked'
+         where w.concurrency_key = key.k and w.state = 'blocked' and w.behind is null
          order by w.priority desc, w.position
          limit greatest(head.concurrency_limit - held.n, 0)
            for update skip locked) b

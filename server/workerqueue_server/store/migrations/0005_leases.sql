@@ -338,7 +338,7 @@ begin
     from rows from (unnest(p_ids), unnest(p_errors), unnest(p_permanent)) a(id, error, permanent)
     join workerqueue.tasks t on t.id = any (array[a.id])
    where a.permanent or t.attempt >= t.max_attempts
-      or workerqueue.has_successor(t.id, t.job_key);
+      or (t.job_key is not null and workerqueue.has_successor(t.id));
   if v_dead is not null then
     perform workerqueue.bury(v_dead, 'dead', p_now, v_errors);
   end if;
@@ -425,7 +425,7 @@ begin
     select array_agg(t.id) into v_replaced
       from workerqueue.tasks t
      where t.id = any (v_holders) and t.lease_id is not null
-       and workerqueue.has_successor(t.id, t.job_key);
+       and workerqueue.has_successor(t.id);
     if v_replaced is not null then
       perform workerqueue.bury(v_replaced, 'cancelled', v_now, array_fill(
         '{"type": "Replaced", "message": "A newer task with its job key took its place."}'::jsonb,

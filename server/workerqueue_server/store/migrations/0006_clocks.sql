@@ -23,10 +23,13 @@ declare
   v_keys text[];
   v_freed text[];
   v_wait_ms double precision;
+  v_holders uuid[];
+  v_lanes integer[];
+  v_positions bigint[];
 begin
   with due as materialized (
     select t.id, t.ctid, t.lease_id, t.concurrency_key, t.counted_queue, t.lease_expires_at,
-           t.attempt_deadline
+           t.attempt_deadline, t.job_key
       from workerqueue.tasks t
      where t.state = 'leased' and t.expiry_check_at <= v_now
      order by t.expiry_check_at
@@ -41,8 +44,9 @@ begin
   select array_agg(d.id), array_agg(uuid_send(d.id) || int8send(d.lease_id)),
          array_agg(d.attempt_deadline <= v_now),
          array_agg(d.concurrency_key) filter (where d.concurrency_key is not null),
-         array_agg(distinct d.counted_queue) filter (where d.counted_queue is not null)
-    into v_ids, v_tokens, v_timed_out, v_keys, v_freed
+         array_agg(distinct d.counted_queue) filter (where d.counted_queue is not null),
+         array_agg(d.id) filter (where d.job_key is not null)
+    into v_ids, v_tokens, v_timed_out, v_keys, v_freed, v_holders
     from due d
    where least(d.lease_expires_at, d.attempt_deadline) <= v_now;
   if v_ids is null then
@@ -64,8 +68,17 @@ begin
     from workerqueue.tasks t
    where t.id = any (v_ids);
 
+  if v_holders is not null then
+    select array_agg(p.lane_id) filter (where p.lane_id is not null),
+           array_agg(p.position) filter (where p.lane_id is not null),
+           v_keys || array_agg(p.concurrency_key) filter (where p.concurrency_key is not null)
+      into v_lanes, v_positions, v_keys
+      from workerqueue.let_pass(v_holders) p;
+  end if;
+
   return query
-  select v_tokens, v_timed_out, array_agg(r.lane_id), array_agg(r.position), v_freed, v_wait_ms
+  select v_tokens, v_timed_out, v_lanes || array_agg(r.lane_id),
+         v_positions || array_agg(r.position), v_freed, v_wait_ms
     from (select a.lane_id, min(a.position) as position
             from workerqueue.admit(coalesce(v_keys, '{}')) a
            where v_keys is not null
@@ -190,11 +203,11 @@ declare
 begin
   with recursive key as (
     (select t.concurrency_key as k, 1 as n from workerqueue.tasks t
-      where t.state = 'blocked' and t.concurrency_key > p_after
+      where t.state = 'blocked' and t.behind is null and t.concurrency_key > p_after
       order by t.concurrency_key limit 1)
     union all
     select (select t.concurrency_key from workerqueue.tasks t
-             where t.state = 'blocked' and t.concurrency_key > key.k
+             where t.state = 'blocked' and t.behind is null and t.concurrency_key > key.k
              order by t.concurrency_key limit 1), key.n + 1
       from key where key.k is not null and key.n < p_limit
   )
@@ -202,7 +215,7 @@ begin
            where (select count(*) from workerqueue.tasks h
                    where h.concurrency_key = key.k and h.state in ('available', 'leased'))
                < (select t.concurrency_limit from workerqueue.tasks t
-                   where t.state = 'blocked' and t.concurrency_key = key.k
+                   where t.state = 'blocked' and t.behind is null and t.concurrency_key = key.k
                    order by t.priority desc, t.position limit 1)),
          case when count(*) = p_limit then max(key.k) end
     into v_keys, v_last
