@@ -23,6 +23,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_BATCH_REFUSED: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_KEY_BUSY: _ClassVar[ErrorReason]
+    ERROR_REASON_QUEUE_NOT_FOUND: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_INVALID_PAYLOAD: ErrorReason
@@ -40,3 +41,4 @@ ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_BATCH_REFUSED: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_KEY_BUSY: ErrorReason
+ERROR_REASON_QUEUE_NOT_FOUND: ErrorReason

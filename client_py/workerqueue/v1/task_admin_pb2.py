@@ -22,22 +22,72 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from workerqueue.v1 import task_pb2 as workerqueue_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fworkerqueue/v1/task_admin.proto\x12\x0eworkerqueue.v1\x1a\x19workerqueue/v1/task.proto\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"M\n\x0fGetTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\x12\x16\n\x0eomitted_fields\x18\x02 \x03(\t\"#\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"O\n\x11WatchTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\x12\x16\n\x0eomitted_fields\x18\x02 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fworkerqueue/v1/task_admin.proto\x12\x0eworkerqueue.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19workerqueue/v1/task.proto\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"M\n\x0fGetTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\x12\x16\n\x0eomitted_fields\x18\x02 \x03(\t\"#\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"O\n\x11WatchTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\x12\x16\n\x0eomitted_fields\x18\x02 \x03(\t\"\x85\x03\n\nTaskFilter\x12)\n\x06states\x18\x01 \x03(\x0e\x32\x19.workerqueue.v1.TaskState\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x0e\n\x06queues\x18\x03 \x03(\t\x12\x17\n\x0f\x63oncurrency_key\x18\x04 \x01(\t\x12\x0f\n\x07job_key\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x66inished_after\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66inished_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\x0b \x01(\t\x12\x12\n\nerror_type\x18\x0c \x01(\t\"\x8d\x01\n\x10ListTasksRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.workerqueue.v1.TaskFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x04view\x18\x04 \x01(\x0e\x32\x18.workerqueue.v1.TaskView\"Q\n\x11ListTasksResponse\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.workerqueue.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0eWhyTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x98\x01\n\x0fWhyTaskResponse\x12\x13\n\x0b\x65xplanation\x18\x01 \x01(\t\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.workerqueue.v1.WaitReason\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.workerqueue.v1.TaskState\x12\x1a\n\x12waits_for_task_ids\x18\x04 \x03(\t\"4\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"8\n\x12\x43\x61ncelTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\"5\n\x10RetryTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\"7\n\x11RetryTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\"\xae\x01\n\x15RescheduleTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x06run_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12*\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x15\n\x08priority\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x06\n\x04whenB\x0b\n\t_priority\"<\n\x16RescheduleTaskResponse\x12\"\n\x04task\x18\x01 \x01(\x0b\x32\x14.workerqueue.v1.Task\"$\n\x11\x44\x65leteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteTaskResponse\"(\n\x15RemoveByJobKeyRequest\x12\x0f\n\x07job_key\x18\x01 \x01(\t\":\n\x16RemoveByJobKeyResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"a\n\x12\x43\x61ncelTasksRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.workerqueue.v1.TaskFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"P\n\x0c\x42ulkProgress\x12\x10\n\x08\x65xamined\x18\x01 \x01(\x03\x12\x0f\n\x07matched\x18\x02 \x01(\x03\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x03\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"E\n\x13\x43\x61ncelTasksResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.workerqueue.v1.BulkProgress\"b\n\x11RetryTasksRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.workerqueue.v1.TaskFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\"D\n\x12RetryTasksResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.workerqueue.v1.BulkProgress\"Q\n\x12\x44\x65leteTasksRequest\x12*\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1a.workerqueue.v1.TaskFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"E\n\x13\x44\x65leteTasksResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.workerqueue.v1.BulkProgress*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02*\xb6\x03\n\nWaitReason\x12\x1b\n\x17WAIT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13WAIT_REASON_RUNNING\x10\x01\x12\x18\n\x14WAIT_REASON_FINISHED\x10\x02\x12\x19\n\x15WAIT_REASON_SCHEDULED\x10\x03\x12\x18\n\x14WAIT_REASON_RETRYING\x10\x04\x12\x1f\n\x1bWAIT_REASON_CONCURRENCY_KEY\x10\x05\x12\x17\n\x13WAIT_REASON_JOB_KEY\x10\x06\x12\x1c\n\x18WAIT_REASON_QUEUE_PAUSED\x10\x07\x12\x1b\n\x17WAIT_REASON_QUEUE_LIMIT\x10\x08\x12\x1c\n\x18WAIT_REASON_WORKER_LIMIT\x10\t\x12\x1c\n\x18WAIT_REASON_UNKNOWN_KIND\x10\n\x12\x19\n\x15WAIT_REASON_NO_WORKER\x10\x0b\x12 \n\x1cWAIT_REASON_WORKERS_DRAINING\x10\x0c\x12\x1c\n\x18WAIT_REASON_WORKERS_BUSY\x10\r\x12\x17\n\x13WAIT_REASON_IN_LINE\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'workerqueue.v1.task_admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETTASKREQUEST']._serialized_start=78
-  _globals['_GETTASKREQUEST']._serialized_end=111
-  _globals['_GETTASKRESPONSE']._serialized_start=113
-  _globals['_GETTASKRESPONSE']._serialized_end=190
-  _globals['_WATCHTASKREQUEST']._serialized_start=192
-  _globals['_WATCHTASKREQUEST']._serialized_end=227
-  _globals['_WATCHTASKRESPONSE']._serialized_start=229
-  _globals['_WATCHTASKRESPONSE']._serialized_end=308
+  _globals['_TASKVIEW']._serialized_start=2385
+  _globals['_TASKVIEW']._serialized_end=2463
+  _globals['_WAITREASON']._serialized_start=2466
+  _globals['_WAITREASON']._serialized_end=2904
+  _globals['_GETTASKREQUEST']._serialized_start=143
+  _globals['_GETTASKREQUEST']._serialized_end=176
+  _globals['_GETTASKRESPONSE']._serialized_start=178
+  _globals['_GETTASKRESPONSE']._serialized_end=255
+  _globals['_WATCHTASKREQUEST']._serialized_start=257
+  _globals['_WATCHTASKREQUEST']._serialized_end=292
+  _globals['_WATCHTASKRESPONSE']._serialized_start=294
+  _globals['_WATCHTASKRESPONSE']._serialized_end=373
+  _globals['_TASKFILTER']._serialized_start=376
+  _globals['_TASKFILTER']._serialized_end=765
+  _globals['_LISTTASKSREQUEST']._serialized_start=768
+  _globals['_LISTTASKSREQUEST']._serialized_end=909
+  _globals['_LISTTASKSRESPONSE']._serialized_start=911
+  _globals['_LISTTASKSRESPONSE']._serialized_end=992
+  _globals['_WHYTASKREQUEST']._serialized_start=994
+  _globals['_WHYTASKREQUEST']._serialized_end=1027
+  _globals['_WHYTASKRESPONSE']._serialized_start=1030
+  _globals['_WHYTASKRESPONSE']._serialized_end=1182
+  _globals['_CANCELTASKREQUEST']._serialized_start=1184
+  _globals['_CANCELTASKREQUEST']._serialized_end=1236
+  _globals['_CANCELTASKRESPONSE']._serialized_start=1238
+  _globals['_CANCELTASKRESPONSE']._serialized_end=1294
+  _globals['_RETRYTASKREQUEST']._serialized_start=1296
+  _globals['_RETRYTASKREQUEST']._serialized_end=1349
+  _globals['_RETRYTASKRESPONSE']._serialized_start=1351
+  _globals['_RETRYTASKRESPONSE']._serialized_end=1406
+  _globals['_RESCHEDULETASKREQUEST']._serialized_start=1409
+  _globals['_RESCHEDULETASKREQUEST']._serialized_end=1583
+  _globals['_RESCHEDULETASKRESPONSE']._serialized_start=1585
+  _globals['_RESCHEDULETASKRESPONSE']._serialized_end=1645
+  _globals['_DELETETASKREQUEST']._serialized_start=1647
+  _globals['_DELETETASKREQUEST']._serialized_end=1683
+  _globals['_DELETETASKRESPONSE']._serialized_start=1685
+  _globals['_DELETETASKRESPONSE']._serialized_end=1705
+  _globals['_REMOVEBYJOBKEYREQUEST']._serialized_start=1707
+  _globals['_REMOVEBYJOBKEYREQUEST']._serialized_end=1747
+  _globals['_REMOVEBYJOBKEYRESPONSE']._serialized_start=1749
+  _globals['_REMOVEBYJOBKEYRESPONSE']._serialized_end=1807
+  _globals['_CANCELTASKSREQUEST']._serialized_start=1809
+  _globals['_CANCELTASKSREQUEST']._serialized_end=1906
+  _globals['_BULKPROGRESS']._serialized_start=1908
+  _globals['_BULKPROGRESS']._serialized_end=1988
+  _globals['_CANCELTASKSRESPONSE']._serialized_start=1990
+  _globals['_CANCELTASKSRESPONSE']._serialized_end=2059
+  _globals['_RETRYTASKSREQUEST']._serialized_start=2061
+  _globals['_RETRYTASKSREQUEST']._serialized_end=2159
+  _globals['_RETRYTASKSRESPONSE']._serialized_start=2161
+  _globals['_RETRYTASKSRESPONSE']._serialized_end=2229
+  _globals['_DELETETASKSREQUEST']._serialized_start=2231
+  _globals['_DELETETASKSREQUEST']._serialized_end=2312
+  _globals['_DELETETASKSRESPONSE']._serialized_start=2314
+  _globals['_DELETETASKSRESPONSE']._serialized_end=2383
 # @@protoc_insertion_point(module_scope)

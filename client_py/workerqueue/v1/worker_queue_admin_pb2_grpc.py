@@ -3,7 +3,10 @@
 import grpc
 import warnings
 
+from workerqueue.v1 import queue_admin_pb2 as workerqueue_dot_v1_dot_queue__admin__pb2
+from workerqueue.v1 import schedule_pb2 as workerqueue_dot_v1_dot_schedule__pb2
 from workerqueue.v1 import task_admin_pb2 as workerqueue_dot_v1_dot_task__admin__pb2
+from workerqueue.v1 import worker_admin_pb2 as workerqueue_dot_v1_dot_worker__admin__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -27,6 +30,11 @@ if _version_not_supported:
 
 class WorkerQueueAdminStub(object):
     """Looks at and changes what the queue holds. Every change takes effect on all servers at once.
+
+    Lists follow AIP-158: `page_size` 0 means 50, more than 1,000 is read as 1,000; the next page is
+    asked for with `page_token` = the last answer's `next_page_token` and everything else unchanged
+    (INVALID_ARGUMENT otherwise); an empty `next_page_token` means the end. A page may be shorter than
+    asked for, even empty, and still have a next one: no call reads more than a bounded number of rows.
     """
 
     def __init__(self, channel):
@@ -45,10 +53,155 @@ class WorkerQueueAdminStub(object):
                 request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.WatchTaskRequest.SerializeToString,
                 response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.WatchTaskResponse.FromString,
                 _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ListTasks',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.ListTasksResponse.FromString,
+                _registered_method=True)
+        self.WhyTask = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/WhyTask',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.WhyTaskRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.WhyTaskResponse.FromString,
+                _registered_method=True)
+        self.CancelTask = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/CancelTask',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTaskRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTaskResponse.FromString,
+                _registered_method=True)
+        self.RetryTask = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/RetryTask',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTaskRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTaskResponse.FromString,
+                _registered_method=True)
+        self.RescheduleTask = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/RescheduleTask',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RescheduleTaskRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RescheduleTaskResponse.FromString,
+                _registered_method=True)
+        self.DeleteTask = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/DeleteTask',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTaskRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTaskResponse.FromString,
+                _registered_method=True)
+        self.RemoveByJobKey = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/RemoveByJobKey',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RemoveByJobKeyRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RemoveByJobKeyResponse.FromString,
+                _registered_method=True)
+        self.CancelTasks = channel.unary_stream(
+                '/workerqueue.v1.WorkerQueueAdmin/CancelTasks',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTasksRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTasksResponse.FromString,
+                _registered_method=True)
+        self.RetryTasks = channel.unary_stream(
+                '/workerqueue.v1.WorkerQueueAdmin/RetryTasks',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTasksRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTasksResponse.FromString,
+                _registered_method=True)
+        self.DeleteTasks = channel.unary_stream(
+                '/workerqueue.v1.WorkerQueueAdmin/DeleteTasks',
+                request_serializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTasksRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTasksResponse.FromString,
+                _registered_method=True)
+        self.ListQueues = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ListQueues',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListQueuesRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListQueuesResponse.FromString,
+                _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/GetQueue',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.GetQueueResponse.FromString,
+                _registered_method=True)
+        self.UpdateQueue = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/UpdateQueue',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.UpdateQueueRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.UpdateQueueResponse.FromString,
+                _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/PauseQueue',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.PauseQueueResponse.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ResumeQueue',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
+        self.PurgeQueue = channel.unary_stream(
+                '/workerqueue.v1.WorkerQueueAdmin/PurgeQueue',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.PurgeQueueRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.PurgeQueueResponse.FromString,
+                _registered_method=True)
+        self.ListKinds = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ListKinds',
+                request_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListKindsRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListKindsResponse.FromString,
+                _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ListWorkers',
+                request_serializer=workerqueue_dot_v1_dot_worker__admin__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_worker__admin__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/DrainWorker',
+                request_serializer=workerqueue_dot_v1_dot_worker__admin__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_worker__admin__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
+        self.ResumeWorker = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ResumeWorker',
+                request_serializer=workerqueue_dot_v1_dot_worker__admin__pb2.ResumeWorkerRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_worker__admin__pb2.ResumeWorkerResponse.FromString,
+                _registered_method=True)
+        self.CreateSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/CreateSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.CreateScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.CreateScheduleResponse.FromString,
+                _registered_method=True)
+        self.UpdateSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/UpdateSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.UpdateScheduleResponse.FromString,
+                _registered_method=True)
+        self.GetSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/GetSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.GetScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ListSchedules',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/DeleteSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.DeleteScheduleResponse.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/PauseSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/ResumeSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
+        self.TriggerSchedule = channel.unary_unary(
+                '/workerqueue.v1.WorkerQueueAdmin/TriggerSchedule',
+                request_serializer=workerqueue_dot_v1_dot_schedule__pb2.TriggerScheduleRequest.SerializeToString,
+                response_deserializer=workerqueue_dot_v1_dot_schedule__pb2.TriggerScheduleResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerQueueAdminServicer(object):
     """Looks at and changes what the queue holds. Every change takes effect on all servers at once.
+
+    Lists follow AIP-158: `page_size` 0 means 50, more than 1,000 is read as 1,000; the next page is
+    asked for with `page_token` = the last answer's `next_page_token` and everything else unchanged
+    (INVALID_ARGUMENT otherwise); an empty `next_page_token` means the end. A page may be shorter than
+    asked for, even empty, and still have a next one: no call reads more than a bounded number of rows.
     """
 
     def GetTask(self, request, context):
@@ -71,6 +224,235 @@ class WorkerQueueAdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTasks(self, request, context):
+        """Tasks, live and finished, in descending order of their ids: newest first where ids are UUIDs of
+        version 7, as the server makes them. A task that exists all the while is listed exactly once,
+        whatever happens to it between the pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhyTask(self, request, context):
+        """Why a task is not running, in one sentence.
+        NOT_FOUND: no such task.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTask(self, request, context):
+        """Ends a task: it goes to CANCELLED and will not run (again). If it is leased, the lease is dead at
+        once and its worker is told. A task that is already cancelled is answered as it is.
+        NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it ended otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTask(self, request, context):
+        """Runs a task again, or now: one that is dead, cancelled or expired becomes live again under its
+        id, with at least one more attempt; one that is scheduled or retrying waits no longer. A task that
+        is available or blocked is answered as it is.
+        NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it runs, or has succeeded.
+        ALREADY_EXISTS (KEY_CONFLICT): another live task has taken its unique key meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RescheduleTask(self, request, context):
+        """Changes when, and how urgently, a waiting task runs.
+        NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it is leased or finished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTask(self, request, context):
+        """Forgets a task and its attempts, whatever its state. If it is leased, the lease is dead at once
+        and its worker is told. Its id may be used again.
+        NOT_FOUND: no such task.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveByJobKey(self, request, context):
+        """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
+        gives up the key and is not retried.
+        NOT_FOUND: no live task holds the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTasks(self, request, context):
+        """CancelTask for every live task that fits the filter, 1,000 in a transaction. The answers count
+        up; the last one has `done`. Ending the call early leaves done what was done.
+        INVALID_ARGUMENT: the filter is empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTasks(self, request, context):
+        """RetryTask for every task that fits the filter (by default the dead ones). As CancelTasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTasks(self, request, context):
+        """DeleteTask for every task that fits the filter. As CancelTasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueues(self, request, context):
+        """Queues by name, with their limits and statistics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueue(self, request, context):
+        """One queue with its limits and statistics.
+        NOT_FOUND: no such queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateQueue(self, request, context):
+        """Changes a queue's limits. From now on they are the operator's: the contract's declaration no
+        longer applies. When this returns, every lease in flight counts.
+        NOT_FOUND: no such queue (see `allow_missing`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseQueue(self, request, context):
+        """Stops leasing from a queue. What is leased goes on; enqueueing goes on. When this returns, no
+        server grants another lease from it.
+        NOT_FOUND: no such queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Ends a pause.
+        NOT_FOUND: no such queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeQueue(self, request, context):
+        """Deletes every waiting task of a queue; leased and finished ones stay. Counts like CancelTasks.
+        NOT_FOUND: no such queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKinds(self, request, context):
+        """Task kinds by name: policy, payload type, fields, an example.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkers(self, request, context):
+        """Workers by name: everyone connected to any server, and everyone who holds a lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Gives a worker no more tasks, on any server, and tells its streams to finish (a Drain frame). A
+        worker that reconnects under the same worker id stays without tasks until ResumeWorker, or until
+        `duration` is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWorker(self, request, context):
+        """Ends the effect of DrainWorker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSchedule(self, request, context):
+        """Makes a schedule.
+        ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
+        payload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSchedule(self, request, context):
+        """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
+        NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSchedule(self, request, context):
+        """One schedule.
+        NOT_FOUND: no such schedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Schedules by id, each with its next run times.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Deletes a schedule. Tasks it has made stay.
+        NOT_FOUND: no such schedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Stops a schedule: no tick makes a task until ResumeSchedule.
+        NOT_FOUND: no such schedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Goes on with a paused schedule, at the next tick from now: ticks during the pause are skipped.
+        NOT_FOUND: no such schedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerSchedule(self, request, context):
+        """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
+        NOT_FOUND: no such schedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerQueueAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +466,146 @@ def add_WorkerQueueAdminServicer_to_server(servicer, server):
                     request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.WatchTaskRequest.FromString,
                     response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.WatchTaskResponse.SerializeToString,
             ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.ListTasksRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'WhyTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhyTask,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.WhyTaskRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.WhyTaskResponse.SerializeToString,
+            ),
+            'CancelTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTask,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTaskRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTaskResponse.SerializeToString,
+            ),
+            'RetryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTask,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTaskRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTaskResponse.SerializeToString,
+            ),
+            'RescheduleTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RescheduleTask,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RescheduleTaskRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RescheduleTaskResponse.SerializeToString,
+            ),
+            'DeleteTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTask,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTaskRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTaskResponse.SerializeToString,
+            ),
+            'RemoveByJobKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveByJobKey,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RemoveByJobKeyRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RemoveByJobKeyResponse.SerializeToString,
+            ),
+            'CancelTasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.CancelTasks,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTasksRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.CancelTasksResponse.SerializeToString,
+            ),
+            'RetryTasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.RetryTasks,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTasksRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.RetryTasksResponse.SerializeToString,
+            ),
+            'DeleteTasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.DeleteTasks,
+                    request_deserializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTasksRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_task__admin__pb2.DeleteTasksResponse.SerializeToString,
+            ),
+            'ListQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueues,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListQueuesRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.GetQueueRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.GetQueueResponse.SerializeToString,
+            ),
+            'UpdateQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateQueue,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.UpdateQueueRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.UpdateQueueResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.PauseQueueRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.PauseQueueResponse.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'PurgeQueue': grpc.unary_stream_rpc_method_handler(
+                    servicer.PurgeQueue,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.PurgeQueueRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.PurgeQueueResponse.SerializeToString,
+            ),
+            'ListKinds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKinds,
+                    request_deserializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListKindsRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_queue__admin__pb2.ListKindsResponse.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=workerqueue_dot_v1_dot_worker__admin__pb2.ListWorkersRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_worker__admin__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=workerqueue_dot_v1_dot_worker__admin__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_worker__admin__pb2.DrainWorkerResponse.SerializeToString,
+            ),
+            'ResumeWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWorker,
+                    request_deserializer=workerqueue_dot_v1_dot_worker__admin__pb2.ResumeWorkerRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_worker__admin__pb2.ResumeWorkerResponse.SerializeToString,
+            ),
+            'CreateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.CreateScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.CreateScheduleResponse.SerializeToString,
+            ),
+            'UpdateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.UpdateScheduleResponse.SerializeToString,
+            ),
+            'GetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.GetScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.GetScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.DeleteScheduleResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=workerqueue_dot_v1_dot_schedule__pb2.TriggerScheduleRequest.FromString,
+                    response_serializer=workerqueue_dot_v1_dot_schedule__pb2.TriggerScheduleResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'workerqueue.v1.WorkerQueueAdmin', rpc_method_handlers)
@@ -94,6 +616,11 @@ def add_WorkerQueueAdminServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WorkerQueueAdmin(object):
     """Looks at and changes what the queue holds. Every change takes effect on all servers at once.
+
+    Lists follow AIP-158: `page_size` 0 means 50, more than 1,000 is read as 1,000; the next page is
+    asked for with `page_token` = the last answer's `next_page_token` and everything else unchanged
+    (INVALID_ARGUMENT otherwise); an empty `next_page_token` means the end. A page may be shorter than
+    asked for, even empty, and still have a next one: no call reads more than a bounded number of rows.
     """
 
     @staticmethod
@@ -140,6 +667,762 @@ class WorkerQueueAdmin(object):
             '/workerqueue.v1.WorkerQueueAdmin/WatchTask',
             workerqueue_dot_v1_dot_task__admin__pb2.WatchTaskRequest.SerializeToString,
             workerqueue_dot_v1_dot_task__admin__pb2.WatchTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ListTasks',
+            workerqueue_dot_v1_dot_task__admin__pb2.ListTasksRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhyTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/WhyTask',
+            workerqueue_dot_v1_dot_task__admin__pb2.WhyTaskRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.WhyTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/CancelTask',
+            workerqueue_dot_v1_dot_task__admin__pb2.CancelTaskRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.CancelTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/RetryTask',
+            workerqueue_dot_v1_dot_task__admin__pb2.RetryTaskRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.RetryTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RescheduleTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/RescheduleTask',
+            workerqueue_dot_v1_dot_task__admin__pb2.RescheduleTaskRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.RescheduleTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/DeleteTask',
+            workerqueue_dot_v1_dot_task__admin__pb2.DeleteTaskRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.DeleteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveByJobKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/RemoveByJobKey',
+            workerqueue_dot_v1_dot_task__admin__pb2.RemoveByJobKeyRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.RemoveByJobKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/CancelTasks',
+            workerqueue_dot_v1_dot_task__admin__pb2.CancelTasksRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.CancelTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/RetryTasks',
+            workerqueue_dot_v1_dot_task__admin__pb2.RetryTasksRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.RetryTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/DeleteTasks',
+            workerqueue_dot_v1_dot_task__admin__pb2.DeleteTasksRequest.SerializeToString,
+            workerqueue_dot_v1_dot_task__admin__pb2.DeleteTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ListQueues',
+            workerqueue_dot_v1_dot_queue__admin__pb2.ListQueuesRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/GetQueue',
+            workerqueue_dot_v1_dot_queue__admin__pb2.GetQueueRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.GetQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/UpdateQueue',
+            workerqueue_dot_v1_dot_queue__admin__pb2.UpdateQueueRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.UpdateQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/PauseQueue',
+            workerqueue_dot_v1_dot_queue__admin__pb2.PauseQueueRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.PauseQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ResumeQueue',
+            workerqueue_dot_v1_dot_queue__admin__pb2.ResumeQueueRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/PurgeQueue',
+            workerqueue_dot_v1_dot_queue__admin__pb2.PurgeQueueRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.PurgeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKinds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ListKinds',
+            workerqueue_dot_v1_dot_queue__admin__pb2.ListKindsRequest.SerializeToString,
+            workerqueue_dot_v1_dot_queue__admin__pb2.ListKindsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ListWorkers',
+            workerqueue_dot_v1_dot_worker__admin__pb2.ListWorkersRequest.SerializeToString,
+            workerqueue_dot_v1_dot_worker__admin__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/DrainWorker',
+            workerqueue_dot_v1_dot_worker__admin__pb2.DrainWorkerRequest.SerializeToString,
+            workerqueue_dot_v1_dot_worker__admin__pb2.DrainWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ResumeWorker',
+            workerqueue_dot_v1_dot_worker__admin__pb2.ResumeWorkerRequest.SerializeToString,
+            workerqueue_dot_v1_dot_worker__admin__pb2.ResumeWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/CreateSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.CreateScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.CreateScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/UpdateSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.UpdateScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.UpdateScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/GetSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.GetScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ListSchedules',
+            workerqueue_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/DeleteSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.DeleteScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/PauseSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.PauseScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/ResumeSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/workerqueue.v1.WorkerQueueAdmin/TriggerSchedule',
+            workerqueue_dot_v1_dot_schedule__pb2.TriggerScheduleRequest.SerializeToString,
+            workerqueue_dot_v1_dot_schedule__pb2.TriggerScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,10 @@ this.
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from workerqueue.v1 import queue_admin_pb2 as _queue_admin_pb2
+from workerqueue.v1 import schedule_pb2 as _schedule_pb2
 from workerqueue.v1 import task_admin_pb2 as _task_admin_pb2
+from workerqueue.v1 import worker_admin_pb2 as _worker_admin_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -29,7 +32,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerQueueAdminStub:
-    """Looks at and changes what the queue holds. Every change takes effect on all servers at once."""
+    """Looks at and changes what the queue holds. Every change takes effect on all servers at once.
+
+    Lists follow AIP-158: `page_size` 0 means 50, more than 1,000 is read as 1,000; the next page is
+    asked for with `page_token` = the last answer's `next_page_token` and everything else unchanged
+    (INVALID_ARGUMENT otherwise); an empty `next_page_token` means the end. A page may be shorter than
+    asked for, even empty, and still have a next one: no call reads more than a bounded number of rows.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -47,10 +56,126 @@ class WorkerQueueAdminStub:
     NOT_FOUND: no such task, or it was deleted meanwhile. UNAVAILABLE (DRAINING): the server is
     going away; call again.
     """
+    ListTasks: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.ListTasksRequest, _task_admin_pb2.ListTasksResponse]
+    """Tasks, live and finished, in descending order of their ids: newest first where ids are UUIDs of
+    version 7, as the server makes them. A task that exists all the while is listed exactly once,
+    whatever happens to it between the pages.
+    """
+    WhyTask: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.WhyTaskRequest, _task_admin_pb2.WhyTaskResponse]
+    """Why a task is not running, in one sentence.
+    NOT_FOUND: no such task.
+    """
+    CancelTask: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.CancelTaskRequest, _task_admin_pb2.CancelTaskResponse]
+    """Ends a task: it goes to CANCELLED and will not run (again). If it is leased, the lease is dead at
+    once and its worker is told. A task that is already cancelled is answered as it is.
+    NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it ended otherwise.
+    """
+    RetryTask: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.RetryTaskRequest, _task_admin_pb2.RetryTaskResponse]
+    """Runs a task again, or now: one that is dead, cancelled or expired becomes live again under its
+    id, with at least one more attempt; one that is scheduled or retrying waits no longer. A task that
+    is available or blocked is answered as it is.
+    NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it runs, or has succeeded.
+    ALREADY_EXISTS (KEY_CONFLICT): another live task has taken its unique key meanwhile.
+    """
+    RescheduleTask: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.RescheduleTaskRequest, _task_admin_pb2.RescheduleTaskResponse]
+    """Changes when, and how urgently, a waiting task runs.
+    NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it is leased or finished.
+    """
+    DeleteTask: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.DeleteTaskRequest, _task_admin_pb2.DeleteTaskResponse]
+    """Forgets a task and its attempts, whatever its state. If it is leased, the lease is dead at once
+    and its worker is told. Its id may be used again.
+    NOT_FOUND: no such task.
+    """
+    RemoveByJobKey: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.RemoveByJobKeyRequest, _task_admin_pb2.RemoveByJobKeyResponse]
+    """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
+    gives up the key and is not retried.
+    NOT_FOUND: no live task holds the key.
+    """
+    CancelTasks: _grpc.UnaryStreamMultiCallable[_task_admin_pb2.CancelTasksRequest, _task_admin_pb2.CancelTasksResponse]
+    """CancelTask for every live task that fits the filter, 1,000 in a transaction. The answers count
+    up; the last one has `done`. Ending the call early leaves done what was done.
+    INVALID_ARGUMENT: the filter is empty.
+    """
+    RetryTasks: _grpc.UnaryStreamMultiCallable[_task_admin_pb2.RetryTasksRequest, _task_admin_pb2.RetryTasksResponse]
+    """RetryTask for every task that fits the filter (by default the dead ones). As CancelTasks."""
+    DeleteTasks: _grpc.UnaryStreamMultiCallable[_task_admin_pb2.DeleteTasksRequest, _task_admin_pb2.DeleteTasksResponse]
+    """DeleteTask for every task that fits the filter. As CancelTasks."""
+    ListQueues: _grpc.UnaryUnaryMultiCallable[_queue_admin_pb2.ListQueuesRequest, _queue_admin_pb2.ListQueuesResponse]
+    """Queues by name, with their limits and statistics."""
+    GetQueue: _grpc.UnaryUnaryMultiCallable[_queue_admin_pb2.GetQueueRequest, _queue_admin_pb2.GetQueueResponse]
+    """One queue with its limits and statistics.
+    NOT_FOUND: no such queue.
+    """
+    UpdateQueue: _grpc.UnaryUnaryMultiCallable[_queue_admin_pb2.UpdateQueueRequest, _queue_admin_pb2.UpdateQueueResponse]
+    """Changes a queue's limits. From now on they are the operator's: the contract's declaration no
+    longer applies. When this returns, every lease in flight counts.
+    NOT_FOUND: no such queue (see `allow_missing`).
+    """
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_queue_admin_pb2.PauseQueueRequest, _queue_admin_pb2.PauseQueueResponse]
+    """Stops leasing from a queue. What is leased goes on; enqueueing goes on. When this returns, no
+    server grants another lease from it.
+    NOT_FOUND: no such queue.
+    """
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_queue_admin_pb2.ResumeQueueRequest, _queue_admin_pb2.ResumeQueueResponse]
+    """Ends a pause.
+    NOT_FOUND: no such queue.
+    """
+    PurgeQueue: _grpc.UnaryStreamMultiCallable[_queue_admin_pb2.PurgeQueueRequest, _queue_admin_pb2.PurgeQueueResponse]
+    """Deletes every waiting task of a queue; leased and finished ones stay. Counts like CancelTasks.
+    NOT_FOUND: no such queue.
+    """
+    ListKinds: _grpc.UnaryUnaryMultiCallable[_queue_admin_pb2.ListKindsRequest, _queue_admin_pb2.ListKindsResponse]
+    """Task kinds by name: policy, payload type, fields, an example."""
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_worker_admin_pb2.ListWorkersRequest, _worker_admin_pb2.ListWorkersResponse]
+    """Workers by name: everyone connected to any server, and everyone who holds a lease."""
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_worker_admin_pb2.DrainWorkerRequest, _worker_admin_pb2.DrainWorkerResponse]
+    """Gives a worker no more tasks, on any server, and tells its streams to finish (a Drain frame). A
+    worker that reconnects under the same worker id stays without tasks until ResumeWorker, or until
+    `duration` is over.
+    """
+    ResumeWorker: _grpc.UnaryUnaryMultiCallable[_worker_admin_pb2.ResumeWorkerRequest, _worker_admin_pb2.ResumeWorkerResponse]
+    """Ends the effect of DrainWorker."""
+    CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.CreateScheduleResponse]
+    """Makes a schedule.
+    ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
+    payload.
+    """
+    UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.UpdateScheduleResponse]
+    """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
+    NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+    """
+    GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]
+    """One schedule.
+    NOT_FOUND: no such schedule.
+    """
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]
+    """Schedules by id, each with its next run times."""
+    DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]
+    """Deletes a schedule. Tasks it has made stay.
+    NOT_FOUND: no such schedule.
+    """
+    PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.PauseScheduleRequest, _schedule_pb2.PauseScheduleResponse]
+    """Stops a schedule: no tick makes a task until ResumeSchedule.
+    NOT_FOUND: no such schedule.
+    """
+    ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ResumeScheduleRequest, _schedule_pb2.ResumeScheduleResponse]
+    """Goes on with a paused schedule, at the next tick from now: ticks during the pause are skipped.
+    NOT_FOUND: no such schedule.
+    """
+    TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.TriggerScheduleRequest, _schedule_pb2.TriggerScheduleResponse]
+    """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
+    NOT_FOUND: no such schedule.
+    """
 
 @_typing.type_check_only
 class WorkerQueueAdminAsyncStub(WorkerQueueAdminStub):
-    """Looks at and changes what the queue holds. Every change takes effect on all servers at once."""
+    """Looks at and changes what the queue holds. Every change takes effect on all servers at once.
+
+    Lists follow AIP-158: `page_size` 0 means 50, more than 1,000 is read as 1,000; the next page is
+    asked for with `page_token` = the last answer's `next_page_token` and everything else unchanged
+    (INVALID_ARGUMENT otherwise); an empty `next_page_token` means the end. A page may be shorter than
+    asked for, even empty, and still have a next one: no call reads more than a bounded number of rows.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTask: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.GetTaskRequest, _task_admin_pb2.GetTaskResponse]  # type: ignore[assignment]
@@ -65,9 +190,125 @@ class WorkerQueueAdminAsyncStub(WorkerQueueAdminStub):
     NOT_FOUND: no such task, or it was deleted meanwhile. UNAVAILABLE (DRAINING): the server is
     going away; call again.
     """
+    ListTasks: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.ListTasksRequest, _task_admin_pb2.ListTasksResponse]  # type: ignore[assignment]
+    """Tasks, live and finished, in descending order of their ids: newest first where ids are UUIDs of
+    version 7, as the server makes them. A task that exists all the while is listed exactly once,
+    whatever happens to it between the pages.
+    """
+    WhyTask: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.WhyTaskRequest, _task_admin_pb2.WhyTaskResponse]  # type: ignore[assignment]
+    """Why a task is not running, in one sentence.
+    NOT_FOUND: no such task.
+    """
+    CancelTask: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.CancelTaskRequest, _task_admin_pb2.CancelTaskResponse]  # type: ignore[assignment]
+    """Ends a task: it goes to CANCELLED and will not run (again). If it is leased, the lease is dead at
+    once and its worker is told. A task that is already cancelled is answered as it is.
+    NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it ended otherwise.
+    """
+    RetryTask: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.RetryTaskRequest, _task_admin_pb2.RetryTaskResponse]  # type: ignore[assignment]
+    """Runs a task again, or now: one that is dead, cancelled or expired becomes live again under its
+    id, with at least one more attempt; one that is scheduled or retrying waits no longer. A task that
+    is available or blocked is answered as it is.
+    NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it runs, or has succeeded.
+    ALREADY_EXISTS (KEY_CONFLICT): another live task has taken its unique key meanwhile.
+    """
+    RescheduleTask: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.RescheduleTaskRequest, _task_admin_pb2.RescheduleTaskResponse]  # type: ignore[assignment]
+    """Changes when, and how urgently, a waiting task runs.
+    NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it is leased or finished.
+    """
+    DeleteTask: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.DeleteTaskRequest, _task_admin_pb2.DeleteTaskResponse]  # type: ignore[assignment]
+    """Forgets a task and its attempts, whatever its state. If it is leased, the lease is dead at once
+    and its worker is told. Its id may be used again.
+    NOT_FOUND: no such task.
+    """
+    RemoveByJobKey: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.RemoveByJobKeyRequest, _task_admin_pb2.RemoveByJobKeyResponse]  # type: ignore[assignment]
+    """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
+    gives up the key and is not retried.
+    NOT_FOUND: no live task holds the key.
+    """
+    CancelTasks: _aio.UnaryStreamMultiCallable[_task_admin_pb2.CancelTasksRequest, _task_admin_pb2.CancelTasksResponse]  # type: ignore[assignment]
+    """CancelTask for every live task that fits the filter, 1,000 in a transaction. The answers count
+    up; the last one has `done`. Ending the call early leaves done what was done.
+    INVALID_ARGUMENT: the filter is empty.
+    """
+    RetryTasks: _aio.UnaryStreamMultiCallable[_task_admin_pb2.RetryTasksRequest, _task_admin_pb2.RetryTasksResponse]  # type: ignore[assignment]
+    """RetryTask for every task that fits the filter (by default the dead ones). As CancelTasks."""
+    DeleteTasks: _aio.UnaryStreamMultiCallable[_task_admin_pb2.DeleteTasksRequest, _task_admin_pb2.DeleteTasksResponse]  # type: ignore[assignment]
+    """DeleteTask for every task that fits the filter. As CancelTasks."""
+    ListQueues: _aio.UnaryUnaryMultiCallable[_queue_admin_pb2.ListQueuesRequest, _queue_admin_pb2.ListQueuesResponse]  # type: ignore[assignment]
+    """Queues by name, with their limits and statistics."""
+    GetQueue: _aio.UnaryUnaryMultiCallable[_queue_admin_pb2.GetQueueRequest, _queue_admin_pb2.GetQueueResponse]  # type: ignore[assignment]
+    """One queue with its limits and statistics.
+    NOT_FOUND: no such queue.
+    """
+    UpdateQueue: _aio.UnaryUnaryMultiCallable[_queue_admin_pb2.UpdateQueueRequest, _queue_admin_pb2.UpdateQueueResponse]  # type: ignore[assignment]
+    """Changes a queue's limits. From now on they are the operator's: the contract's declaration no
+    longer applies. When this returns, every lease in flight counts.
+    NOT_FOUND: no such queue (see `allow_missing`).
+    """
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_queue_admin_pb2.PauseQueueRequest, _queue_admin_pb2.PauseQueueResponse]  # type: ignore[assignment]
+    """Stops leasing from a queue. What is leased goes on; enqueueing goes on. When this returns, no
+    server grants another lease from it.
+    NOT_FOUND: no such queue.
+    """
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_queue_admin_pb2.ResumeQueueRequest, _queue_admin_pb2.ResumeQueueResponse]  # type: ignore[assignment]
+    """Ends a pause.
+    NOT_FOUND: no such queue.
+    """
+    PurgeQueue: _aio.UnaryStreamMultiCallable[_queue_admin_pb2.PurgeQueueRequest, _queue_admin_pb2.PurgeQueueResponse]  # type: ignore[assignment]
+    """Deletes every waiting task of a queue; leased and finished ones stay. Counts like CancelTasks.
+    NOT_FOUND: no such queue.
+    """
+    ListKinds: _aio.UnaryUnaryMultiCallable[_queue_admin_pb2.ListKindsRequest, _queue_admin_pb2.ListKindsResponse]  # type: ignore[assignment]
+    """Task kinds by name: policy, payload type, fields, an example."""
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_admin_pb2.ListWorkersRequest, _worker_admin_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """Workers by name: everyone connected to any server, and everyone who holds a lease."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_worker_admin_pb2.DrainWorkerRequest, _worker_admin_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Gives a worker no more tasks, on any server, and tells its streams to finish (a Drain frame). A
+    worker that reconnects under the same worker id stays without tasks until ResumeWorker, or until
+    `duration` is over.
+    """
+    ResumeWorker: _aio.UnaryUnaryMultiCallable[_worker_admin_pb2.ResumeWorkerRequest, _worker_admin_pb2.ResumeWorkerResponse]  # type: ignore[assignment]
+    """Ends the effect of DrainWorker."""
+    CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.CreateScheduleResponse]  # type: ignore[assignment]
+    """Makes a schedule.
+    ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
+    payload.
+    """
+    UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.UpdateScheduleResponse]  # type: ignore[assignment]
+    """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
+    NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+    """
+    GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]  # type: ignore[assignment]
+    """One schedule.
+    NOT_FOUND: no such schedule.
+    """
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """Schedules by id, each with its next run times."""
+    DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
+    """Deletes a schedule. Tasks it has made stay.
+    NOT_FOUND: no such schedule.
+    """
+    PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.PauseScheduleRequest, _schedule_pb2.PauseScheduleResponse]  # type: ignore[assignment]
+    """Stops a schedule: no tick makes a task until ResumeSchedule.
+    NOT_FOUND: no such schedule.
+    """
+    ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ResumeScheduleRequest, _schedule_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
+    """Goes on with a paused schedule, at the next tick from now: ticks during the pause are skipped.
+    NOT_FOUND: no such schedule.
+    """
+    TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.TriggerScheduleRequest, _schedule_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
+    """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
+    NOT_FOUND: no such schedule.
+    """
 
 class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
-    """Looks at and changes what the queue holds. Every change takes effect on all servers at once."""
+    """Looks at and changes what the queue holds. Every change takes effect on all servers at once.
+
+    Lists follow AIP-158: `page_size` 0 means 50, more than 1,000 is read as 1,000; the next page is
+    asked for with `page_token` = the last answer's `next_page_token` and everything else unchanged
+    (INVALID_ARGUMENT otherwise); an empty `next_page_token` means the end. A page may be shorter than
+    asked for, even empty, and still have a next one: no call reads more than a bounded number of rows.
+    """
 
     @_abc_1.abstractmethod
     def GetTask(
@@ -91,6 +332,284 @@ class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
         another server are noticed as fast as on this one, or within about a second at worst.
         NOT_FOUND: no such task, or it was deleted meanwhile. UNAVAILABLE (DRAINING): the server is
         going away; call again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTasks(
+        self,
+        request: _task_admin_pb2.ListTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.ListTasksResponse, _abc.Awaitable[_task_admin_pb2.ListTasksResponse]]:
+        """Tasks, live and finished, in descending order of their ids: newest first where ids are UUIDs of
+        version 7, as the server makes them. A task that exists all the while is listed exactly once,
+        whatever happens to it between the pages.
+        """
+
+    @_abc_1.abstractmethod
+    def WhyTask(
+        self,
+        request: _task_admin_pb2.WhyTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.WhyTaskResponse, _abc.Awaitable[_task_admin_pb2.WhyTaskResponse]]:
+        """Why a task is not running, in one sentence.
+        NOT_FOUND: no such task.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTask(
+        self,
+        request: _task_admin_pb2.CancelTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.CancelTaskResponse, _abc.Awaitable[_task_admin_pb2.CancelTaskResponse]]:
+        """Ends a task: it goes to CANCELLED and will not run (again). If it is leased, the lease is dead at
+        once and its worker is told. A task that is already cancelled is answered as it is.
+        NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it ended otherwise.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTask(
+        self,
+        request: _task_admin_pb2.RetryTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.RetryTaskResponse, _abc.Awaitable[_task_admin_pb2.RetryTaskResponse]]:
+        """Runs a task again, or now: one that is dead, cancelled or expired becomes live again under its
+        id, with at least one more attempt; one that is scheduled or retrying waits no longer. A task that
+        is available or blocked is answered as it is.
+        NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it runs, or has succeeded.
+        ALREADY_EXISTS (KEY_CONFLICT): another live task has taken its unique key meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def RescheduleTask(
+        self,
+        request: _task_admin_pb2.RescheduleTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.RescheduleTaskResponse, _abc.Awaitable[_task_admin_pb2.RescheduleTaskResponse]]:
+        """Changes when, and how urgently, a waiting task runs.
+        NOT_FOUND: no such task. FAILED_PRECONDITION (WRONG_STATE): it is leased or finished.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTask(
+        self,
+        request: _task_admin_pb2.DeleteTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.DeleteTaskResponse, _abc.Awaitable[_task_admin_pb2.DeleteTaskResponse]]:
+        """Forgets a task and its attempts, whatever its state. If it is leased, the lease is dead at once
+        and its worker is told. Its id may be used again.
+        NOT_FOUND: no such task.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveByJobKey(
+        self,
+        request: _task_admin_pb2.RemoveByJobKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_admin_pb2.RemoveByJobKeyResponse, _abc.Awaitable[_task_admin_pb2.RemoveByJobKeyResponse]]:
+        """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
+        gives up the key and is not retried.
+        NOT_FOUND: no live task holds the key.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTasks(
+        self,
+        request: _task_admin_pb2.CancelTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_task_admin_pb2.CancelTasksResponse], _abc.AsyncIterator[_task_admin_pb2.CancelTasksResponse]]:
+        """CancelTask for every live task that fits the filter, 1,000 in a transaction. The answers count
+        up; the last one has `done`. Ending the call early leaves done what was done.
+        INVALID_ARGUMENT: the filter is empty.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTasks(
+        self,
+        request: _task_admin_pb2.RetryTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_task_admin_pb2.RetryTasksResponse], _abc.AsyncIterator[_task_admin_pb2.RetryTasksResponse]]:
+        """RetryTask for every task that fits the filter (by default the dead ones). As CancelTasks."""
+
+    @_abc_1.abstractmethod
+    def DeleteTasks(
+        self,
+        request: _task_admin_pb2.DeleteTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_task_admin_pb2.DeleteTasksResponse], _abc.AsyncIterator[_task_admin_pb2.DeleteTasksResponse]]:
+        """DeleteTask for every task that fits the filter. As CancelTasks."""
+
+    @_abc_1.abstractmethod
+    def ListQueues(
+        self,
+        request: _queue_admin_pb2.ListQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_admin_pb2.ListQueuesResponse, _abc.Awaitable[_queue_admin_pb2.ListQueuesResponse]]:
+        """Queues by name, with their limits and statistics."""
+
+    @_abc_1.abstractmethod
+    def GetQueue(
+        self,
+        request: _queue_admin_pb2.GetQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_admin_pb2.GetQueueResponse, _abc.Awaitable[_queue_admin_pb2.GetQueueResponse]]:
+        """One queue with its limits and statistics.
+        NOT_FOUND: no such queue.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateQueue(
+        self,
+        request: _queue_admin_pb2.UpdateQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_admin_pb2.UpdateQueueResponse, _abc.Awaitable[_queue_admin_pb2.UpdateQueueResponse]]:
+        """Changes a queue's limits. From now on they are the operator's: the contract's declaration no
+        longer applies. When this returns, every lease in flight counts.
+        NOT_FOUND: no such queue (see `allow_missing`).
+        """
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _queue_admin_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_admin_pb2.PauseQueueResponse, _abc.Awaitable[_queue_admin_pb2.PauseQueueResponse]]:
+        """Stops leasing from a queue. What is leased goes on; enqueueing goes on. When this returns, no
+        server grants another lease from it.
+        NOT_FOUND: no such queue.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _queue_admin_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_admin_pb2.ResumeQueueResponse, _abc.Awaitable[_queue_admin_pb2.ResumeQueueResponse]]:
+        """Ends a pause.
+        NOT_FOUND: no such queue.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeQueue(
+        self,
+        request: _queue_admin_pb2.PurgeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_queue_admin_pb2.PurgeQueueResponse], _abc.AsyncIterator[_queue_admin_pb2.PurgeQueueResponse]]:
+        """Deletes every waiting task of a queue; leased and finished ones stay. Counts like CancelTasks.
+        NOT_FOUND: no such queue.
+        """
+
+    @_abc_1.abstractmethod
+    def ListKinds(
+        self,
+        request: _queue_admin_pb2.ListKindsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_admin_pb2.ListKindsResponse, _abc.Awaitable[_queue_admin_pb2.ListKindsResponse]]:
+        """Task kinds by name: policy, payload type, fields, an example."""
+
+    @_abc_1.abstractmethod
+    def ListWorkers(
+        self,
+        request: _worker_admin_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_admin_pb2.ListWorkersResponse, _abc.Awaitable[_worker_admin_pb2.ListWorkersResponse]]:
+        """Workers by name: everyone connected to any server, and everyone who holds a lease."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _worker_admin_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_admin_pb2.DrainWorkerResponse, _abc.Awaitable[_worker_admin_pb2.DrainWorkerResponse]]:
+        """Gives a worker no more tasks, on any server, and tells its streams to finish (a Drain frame). A
+        worker that reconnects under the same worker id stays without tasks until ResumeWorker, or until
+        `duration` is over.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWorker(
+        self,
+        request: _worker_admin_pb2.ResumeWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_admin_pb2.ResumeWorkerResponse, _abc.Awaitable[_worker_admin_pb2.ResumeWorkerResponse]]:
+        """Ends the effect of DrainWorker."""
+
+    @_abc_1.abstractmethod
+    def CreateSchedule(
+        self,
+        request: _schedule_pb2.CreateScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.CreateScheduleResponse, _abc.Awaitable[_schedule_pb2.CreateScheduleResponse]]:
+        """Makes a schedule.
+        ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
+        payload.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateSchedule(
+        self,
+        request: _schedule_pb2.UpdateScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.UpdateScheduleResponse, _abc.Awaitable[_schedule_pb2.UpdateScheduleResponse]]:
+        """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
+        NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSchedule(
+        self,
+        request: _schedule_pb2.GetScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.GetScheduleResponse, _abc.Awaitable[_schedule_pb2.GetScheduleResponse]]:
+        """One schedule.
+        NOT_FOUND: no such schedule.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _schedule_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.ListSchedulesResponse, _abc.Awaitable[_schedule_pb2.ListSchedulesResponse]]:
+        """Schedules by id, each with its next run times."""
+
+    @_abc_1.abstractmethod
+    def DeleteSchedule(
+        self,
+        request: _schedule_pb2.DeleteScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_pb2.DeleteScheduleResponse]]:
+        """Deletes a schedule. Tasks it has made stay.
+        NOT_FOUND: no such schedule.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseSchedule(
+        self,
+        request: _schedule_pb2.PauseScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.PauseScheduleResponse, _abc.Awaitable[_schedule_pb2.PauseScheduleResponse]]:
+        """Stops a schedule: no tick makes a task until ResumeSchedule.
+        NOT_FOUND: no such schedule.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: _schedule_pb2.ResumeScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.ResumeScheduleResponse, _abc.Awaitable[_schedule_pb2.ResumeScheduleResponse]]:
+        """Goes on with a paused schedule, at the next tick from now: ticks during the pause are skipped.
+        NOT_FOUND: no such schedule.
+        """
+
+    @_abc_1.abstractmethod
+    def TriggerSchedule(
+        self,
+        request: _schedule_pb2.TriggerScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.TriggerScheduleResponse, _abc.Awaitable[_schedule_pb2.TriggerScheduleResponse]]:
+        """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
+        NOT_FOUND: no such schedule.
         """
 
 def add_WorkerQueueAdminServicer_to_server(servicer: WorkerQueueAdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

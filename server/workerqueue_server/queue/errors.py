@@ -7,6 +7,9 @@ QueueError
  │   ├─ TooLarge           over a size limit
  │   ├─ LeaseLost          the token is not a live lease
  │   ├─ TaskNotFound       no such task
+ │   ├─ QueueNotFound      no such queue
+ │   ├─ WrongState         the task's state does not allow this
+ │   ├─ KeyConflict        another live task holds the key
  │   ├─ ProtocolViolation  frames out of order
  │   └─ BatchRefused       another item of an all-or-nothing batch was refused
  └─ TryLater             the same call may succeed later
@@ -87,6 +90,30 @@ class TaskNotFound(Refused):
     """No such task."""
 
     reason = "TASK_NOT_FOUND"
+
+
+class QueueNotFound(Refused):
+    """No such queue."""
+
+    reason = "QUEUE_NOT_FOUND"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(f"there is no queue {queue!r}", queue=queue)
+
+
+class WrongState(Refused):
+    """The task's state does not allow this."""
+
+    reason = "WRONG_STATE"
+
+    def __init__(self, task_id: str, state: str, advice: str) -> None:
+        super().__init__(f"the task is {state}: {advice}", task_id=task_id, state=state)
+
+
+class KeyConflict(Refused):
+    """Another live task holds the key; metadata ``task_id`` names it."""
+
+    reason = "KEY_CONFLICT"
 
 
 class ProtocolViolation(Refused):
