@@ -186,7 +186,11 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self.kill()
                 pytest.fail(f"{self.name} did not end after SIGTERM:\n{self._log_tail()}")
-        if exc_type is None and (faults := self.faults()):
+        if exc_type is not None:
+            # Its log is part of the report of the test that failed.
+            return
+        _running.discard(self)
+        if faults := self.faults():
             pytest.fail(f"{self.name} logged faults:\n{faults[:8000]}")
 
     def _give_up_if(self, deadline: float) -> None:

@@ -305,7 +305,7 @@ async def test_every_answer_has_its_result(api: Api, queue: str) -> None:
                 lease_pb2.HeartbeatRequest(lease_token=b""),
                 lease_pb2.HeartbeatRequest(
                     lease_token=GARBAGE,
-                    progress={"fraction": 1.5},  # type: ignore[arg-type]
+                    progress={"fraction": 1.5},
                 ),
             ],
         )
