@@ -31,12 +31,13 @@ from workerqueue_server.store.records import (
 TOKEN_BYTES = 24
 
 
-def _woken(
+def woken(
     lanes: Sequence[int] | None,
     positions: Sequence[int] | None,
     queues: Sequence[str] | None = None,
     due_in_ms: float | None = None,
 ) -> Woken:
+    """Where tasks may have become available, from a statement's columns."""
     pairs = list(zip(lanes, positions, strict=True)) if lanes and positions else ()
     return Woken(pairs, queues or (), due_in_ms)
 
@@ -113,14 +114,16 @@ class TaskStore:
             )
         ]
         if requests:
+            steps.insert(0, ("share_grants", None))
             steps.append(("grant_leases", _grant_parameters(requests)))
-        rows, *granted = await self._enqueue.fetch_all(steps)
+        results = await self._enqueue.fetch_all(steps)
+        rows, granted = results[-2:] if requests else (results[0], [])
         stored_at, existed, lanes, positions, due_in_ms = rows[0]
         return Stored(
             stored_at,
             frozenset(task_id.bytes for task_id in existed or ()),
-            _woken(lanes, positions, None, due_in_ms),
-            list(map(Grant._make, granted[0])) if granted else [],
+            woken(lanes, positions, None, due_in_ms),
+            list(map(Grant._make, granted)),
         )
 
     async def grant(self, requests: Sequence[GrantRequest]) -> list[Grant]:
@@ -142,7 +145,7 @@ class TaskStore:
             },
         )
         lost, lanes, positions, freed = rows[0]
-        return Answered(_places(lost), _woken(lanes, positions, freed))
+        return Answered(_places(lost), woken(lanes, positions, freed))
 
     async def take_back(self, items: Sequence[Return]) -> Answered:
         """Ends leases by nack; tokens must be sorted and distinct."""
@@ -165,7 +168,7 @@ class TaskStore:
             },
         )
         lost, lanes, positions, freed, due_in_ms = rows[0]
-        return Answered(_places(lost), _woken(lanes, positions, freed, due_in_ms))
+        return Answered(_places(lost), woken(lanes, positions, freed, due_in_ms))
 
     async def prolong(self, items: Sequence[Prolongation]) -> dict[bytes, int]:
         """Heartbeats; tokens must be sorted. The new end (µs) of each lease that is alive."""
@@ -194,28 +197,28 @@ class TaskStore:
         if not rows:
             return None
         tokens, timed_out, lanes, positions, freed, due_in_ms = rows[0]
-        return Expired(tokens, timed_out, _woken(lanes, positions, freed, due_in_ms))
+        return Expired(tokens, timed_out, woken(lanes, positions, freed, due_in_ms))
 
     async def promote_due(self, limit: int) -> tuple[int, Woken]:
         """Makes due tasks available; how many, and when the next one is due."""
         promoted, lanes, positions, wait_ms = (
             await self._clock.fetch("promote_due", {"limit": limit})
         )[0]
-        return promoted, _woken(lanes, positions, None, wait_ms)
+        return promoted, woken(lanes, positions, None, wait_ms)
 
     async def expire_unstarted(self, limit: int) -> tuple[int, Woken]:
         """Drops tasks not started by their expire_at; how many."""
         dropped, lanes, positions = (await self._care.fetch("expire_unstarted", {"limit": limit}))[
             0
         ]
-        return dropped, _woken(lanes, positions)
+        return dropped, woken(lanes, positions)
 
     async def admit_waiting(self, after: str, limit: int) -> tuple[str | None, Woken]:
         """Admits for keys after ``after`` that nobody holds; where to go on, None at the end."""
         last_key, lanes, positions = (
             await self._care.fetch("admit_waiting", {"after": after, "limit": limit})
         )[0]
-        return last_key, _woken(lanes, positions)
+        return last_key, woken(lanes, positions)
 
     async def sweep_lanes(self) -> list[SweptLane]:
         """All lanes with the first available position in each."""

@@ -181,3 +181,54 @@ create table workerqueue.history (
 create index history_id on workerqueue.history (id);
 create index history_unique_key on workerqueue.history (unique_key)
   where unique_key is not null;
+
+-- How many tasks moved between states, by lane: one row per statement that moved some. Statistics are
+-- sums over these rows, so they cost no scan and are exact: a flow commits with the move it tells of.
+-- Null on the left: new tasks; null in entered: deleted ones. retain_day is the history partition
+-- (UTC day) that the terminal side of the move belongs to.
+create table workerqueue.task_flows (
+  at timestamptz not null default clock_timestamp(),
+  lane_id integer not null,
+  left_state workerqueue.task_state,
+  entered_state workerqueue.task_state,
+  retain_day date,
+  n integer not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_vacuum_cost_delay = 0);
+
+-- Counts moves row by row. Functions on the hot path do it once per statement instead, and say so with
+-- `set workerqueue.counts_itself`; whatever else changes tasks, a psql session too, is counted here.
+create function workerqueue.count_move() returns trigger language plpgsql as $$
+declare
+  -- The row that has the terminal side, if there is one.
+  v_day date;
+begin
+  if tg_argv[0] = 'history' then
+    v_day := (coalesce(new.retain_until, old.retain_until) at time zone 'UTC')::date;
+  end if;
+  if old.lane_id is distinct from new.lane_id and tg_op = 'UPDATE' then
+    insert into workerqueue.task_flows (lane_id, left_state, entered_state, retain_day, n)
+    values (old.lane_id, old.state, null, v_day, 1), (new.lane_id, null, new.state, v_day, 1);
+  elsif old.state is distinct from new.state then
+    insert into workerqueue.task_flows (lane_id, left_state, entered_state, retain_day, n)
+    values (coalesce(new.lane_id, old.lane_id), old.state, new.state, v_day, 1);
+  end if;
+  return null;
+end
+$$;
+
+create trigger count_new after insert on workerqueue.tasks for each row
+  when (current_setting('workerqueue.counts_itself', true) is distinct from 'yes')
+  execute function workerqueue.count_move('tasks');
+create trigger count_gone after delete on workerqueue.tasks for each row
+  when (current_setting('workerqueue.counts_itself', true) is distinct from 'yes')
+  execute function workerqueue.count_move('tasks');
+create trigger count_changed after update of state, lane_id on workerqueue.tasks for each row
+  when (current_setting('workerqueue.counts_itself', true) is distinct from 'yes')
+  execute function workerqueue.count_move('tasks');
+create trigger count_new after insert on workerqueue.history for each row
+  when (current_setting('workerqueue.counts_itself', true) is distinct from 'yes')
+  execute function workerqueue.count_move('history');
+create trigger count_gone after delete on workerqueue.history for each row
+  when (current_setting('workerqueue.counts_itself', true) is distinct from 'yes')
+  execute function workerqueue.count_move('history');

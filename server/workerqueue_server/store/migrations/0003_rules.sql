@@ -57,6 +57,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set workerqueue.counts_itself = 'no'
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -116,6 +117,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set workerqueue.counts_itself = 'yes'
 as $$
 begin
   perform pg_advisory_xact_lock(7701, bucket)
@@ -137,11 +139,15 @@ begin
          where h.concurrency_key = key.k and h.priority < head.priority
            and h.state in ('available', 'leased') and h.state::text = 'available'
            for update skip locked) a
+  ), moved as (
+    update workerqueue.tasks t
+       set state = 'blocked'
+      from demoted d
+     where t.ctid = d.ctid
+    returning t.lane_id
   )
-  update workerqueue.tasks t
-     set state = 'blocked'
-    from demoted d
-   where t.ctid = d.ctid;
+  insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+  select m.lane_id, 'available', 'blocked', count(*) from moved m group by m.lane_id;
 
   return query
   with waiting as materialized (
@@ -174,11 +180,16 @@ begin
            bool_and(r.held + r.rank <= r.concurrency_limit)
              over (partition by r.k order by r.rank) as fits
       from ranked r
+  ), moved as (
+    update workerqueue.tasks t
+       set state = 'available'
+      from admitted a
+     where t.ctid = a.ctid and a.fits
+    returning t.lane_id, t.position
+  ), flow as (
+    insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+    select m.lane_id, 'blocked', 'available', count(*) from moved m group by m.lane_id
   )
-  update workerqueue.tasks t
-     set state = 'available'
-    from admitted a
-   where t.ctid = a.ctid and a.fits
-  returning t.lane_id, t.position;
+  select m.lane_id, m.position from moved m;
 end
 $$;

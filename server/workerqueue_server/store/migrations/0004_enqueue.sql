@@ -51,6 +51,7 @@ language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
+set workerqueue.counts_itself = 'yes'
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -61,33 +62,39 @@ declare
   v_seen integer;
   c_range constant integer := 20000;
 begin
-  insert into workerqueue.tasks (
-    id, position, created_at, run_at, expire_at, lane_id, timeout_ms, lease_duration_ms, state,
-    priority, max_attempts, concurrency_limit, concurrency_key, payload, retention, retry_policy,
-    tags, metadata)
-  select i.id, v_base | i.place, v_now, due.run_at, s.expire_at, s.lane_id, s.timeout_ms,
-         s.lease_duration_ms,
-         case when due.run_at > v_now then 'scheduled'
-              when i.key is not null then 'blocked'
-              else 'available' end::workerqueue.task_state,
-         s.priority, s.max_attempts, s.concurrency_limit, i.key, i.payload, s.retention,
-         s.retry_policy, s.tags, s.metadata
-    from rows from (unnest(p_ids), unnest(p_payloads), unnest(p_spec_nos), unnest(p_keys))
-         with ordinality i(id, payload, spec_no, key, place)
-    join rows from (jsonb_to_recordset(p_specs) as (
-           lane_id integer, priority smallint, max_attempts smallint, timeout_ms integer,
-           lease_duration_ms integer, concurrency_limit smallint, run_at timestamptz,
-           delay_ms bigint, expire_at timestamptz, retention integer[],
-           retry_policy double precision[], tags text[], metadata jsonb))
-         with ordinality s(
-           lane_id, priority, max_attempts, timeout_ms, lease_duration_ms, concurrency_limit,
-           run_at, delay_ms, expire_at, retention, retry_policy, tags, metadata, spec_no)
-      on s.spec_no = i.spec_no + 1
-   cross join lateral (
-     select greatest(v_now, coalesce(
-       s.run_at, v_now + s.delay_ms * interval '1 millisecond', v_now)) as run_at) due
-  on conflict (id) do nothing;
-  get diagnostics v_stored = row_count;
+  with stored as (
+    insert into workerqueue.tasks (
+      id, position, created_at, run_at, expire_at, lane_id, timeout_ms, lease_duration_ms, state,
+      priority, max_attempts, concurrency_limit, concurrency_key, payload, retention, retry_policy,
+      tags, metadata)
+    select i.id, v_base | i.place, v_now, due.run_at, s.expire_at, s.lane_id, s.timeout_ms,
+           s.lease_duration_ms,
+           case when due.run_at > v_now then 'scheduled'
+                when i.key is not null then 'blocked'
+                else 'available' end::workerqueue.task_state,
+           s.priority, s.max_attempts, s.concurrency_limit, i.key, i.payload, s.retention,
+           s.retry_policy, s.tags, s.metadata
+      from rows from (unnest(p_ids), unnest(p_payloads), unnest(p_spec_nos), unnest(p_keys))
+           with ordinality i(id, payload, spec_no, key, place)
+      join rows from (jsonb_to_recordset(p_specs) as (
+             lane_id integer, priority smallint, max_attempts smallint, timeout_ms integer,
+             lease_duration_ms integer, concurrency_limit smallint, run_at timestamptz,
+             delay_ms bigint, expire_at timestamptz, retention integer[],
+             retry_policy double precision[], tags text[], metadata jsonb))
+           with ordinality s(
+             lane_id, priority, max_attempts, timeout_ms, lease_duration_ms, concurrency_limit,
+             run_at, delay_ms, expire_at, retention, retry_policy, tags, metadata, spec_no)
+        on s.spec_no = i.spec_no + 1
+     cross join lateral (
+       select greatest(v_now, coalesce(
+         s.run_at, v_now + s.delay_ms * interval '1 millisecond', v_now)) as run_at) due
+    on conflict (id) do nothing
+    returning lane_id, state
+  ), flow as (
+    insert into workerqueue.task_flows (lane_id, entered_state, n)
+    select s.lane_id, s.state, count(*) from stored s group by s.lane_id, s.state
+  )
+  select count(*) into v_stored from stored;
 
   if v_stored < cardinality(p_ids) then
     select array_agg(t.id) into v_existed
@@ -107,8 +114,13 @@ begin
       select array_agg(h.id) into v_finished from workerqueue.history h where h.id = any (p_ids);
     end if;
     if v_finished is not null then
-      delete from workerqueue.tasks t
-       where t.id = any (v_finished) and t.position between v_base and v_base + 1048575;
+      with gone as (
+        delete from workerqueue.tasks t
+         where t.id = any (v_finished) and t.position between v_base and v_base + 1048575
+        returning t.lane_id, t.state
+      )
+      insert into workerqueue.task_flows (lane_id, left_state, n)
+      select g.lane_id, g.state, count(*) from gone g group by g.lane_id, g.state;
       v_existed := v_existed || v_finished;
     end if;
   end if;

@@ -33,6 +33,7 @@ set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
+set workerqueue.counts_itself = 'yes'
 as $$
 declare
   r record;
@@ -42,6 +43,10 @@ declare
   v_now timestamptz;
   v_special boolean;
 begin
+  -- Whoever pauses or limits a queue takes this lock alone: when that is done, every grant either has
+  -- committed (and its leases are counted) or sees the change.
+  perform pg_advisory_xact_lock_shared(7706, 0);
+
   -- Queues that limit or pause, among those asked for: usually none.
   select exists (
     select
@@ -105,6 +110,11 @@ begin
       returning r.number, coalesce(r.places[c.rank], 0), uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
         t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
         t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
+      get diagnostics v_rows = row_count;
+      if v_rows > 0 then
+        insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+        values (r.lanes[1], 'available', 'leased', v_rows);
+      end if;
     else
       return query
       with lane as (
@@ -158,32 +168,51 @@ begin
             order by t.position
             limit share.n
               for update skip locked) c
+      ), granted as (
+        update workerqueue.tasks t
+           set state = 'leased', attempt = t.attempt + 1,
+               lease_id = v_base | (v_granted + c.rank), started_at = v_now,
+               worker_id = r.workers[coalesce(r.places[c.rank], 0) + 1],
+               counted_queue = case when c.counted then c.queue end,
+               granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
+               attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
+               lease_expires_at = v_now + least(
+                 t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond',
+               expiry_check_at = v_now + least(
+                 t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond'
+          from candidate c
+         where t.ctid = c.ctid
+        returning r.number, coalesce(r.places[c.rank], 0),
+          uuid_send(t.id) || int8send(t.lease_id), t.lane_id, t.position, t.attempt,
+          t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at, t.payload, t.args,
+          t.concurrency_key, t.metadata, t.checkpoint
+      ), flow as (
+        insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+        select g.lane_id, 'available', 'leased', count(*) from granted g group by g.lane_id
       )
-      update workerqueue.tasks t
-         set state = 'leased', attempt = t.attempt + 1,
-             lease_id = v_base | (v_granted + c.rank), started_at = v_now,
-             worker_id = r.workers[coalesce(r.places[c.rank], 0) + 1],
-             counted_queue = case when c.counted then c.queue end,
-             granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
-             attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
-             lease_expires_at = v_now + least(
-               t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond',
-             expiry_check_at = v_now + least(
-               t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) * interval '1 millisecond'
-        from candidate c
-       where t.ctid = c.ctid
-      returning r.number, coalesce(r.places[c.rank], 0), uuid_send(t.id) || int8send(t.lease_id), t.lane_id,
-        t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
-        t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
+      select * from granted;
+      get diagnostics v_rows = row_count;
     end if;
-    get diagnostics v_rows = row_count;
     v_granted := v_granted + v_rows;
   end loop;
 end
 $$;
 
+-- Changes of a queue that grants must not overlook wait for the grants under way, and hold up new ones
+-- until their transaction ends.
+create function workerqueue.hold_grants() returns trigger language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(7706, 0);
+  return null;
+end
+$$;
+
+create trigger queues_change_begins
+  before update of max_in_flight, max_in_flight_per_worker, paused on workerqueue.queues
+  for each statement
+  execute function workerqueue.hold_grants();
+
 -- A queue without limits marks no leases as counted. When it gets a limit, those that run count too.
--- A grant that is under way at this very moment may miss the limit; what it granted ends uncounted.
 create function workerqueue.count_running_leases() returns trigger
 language plpgsql
 set enable_seqscan = off
@@ -191,11 +220,19 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
+  -- Locked in the order of ids, as by everybody who locks several tasks.
+  with running as materialized (
+    select t.id
+      from workerqueue.tasks t
+      join workerqueue.lanes l on l.lane_id = t.lane_id and l.queue = new.name
+     where t.state = 'leased' and t.counted_queue is null
+     order by t.id
+       for update of t
+  )
   update workerqueue.tasks t
      set counted_queue = new.name
-    from workerqueue.lanes l
-   where t.state = 'leased' and t.counted_queue is null
-     and l.lane_id = t.lane_id and l.queue = new.name;
+    from running r
+   where t.id = any (array[r.id]);
   return null;
 end
 $$;
@@ -219,6 +256,7 @@ set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
+set workerqueue.counts_itself = 'yes'
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -249,6 +287,13 @@ begin
            e.args, e.retention, e.retry_policy, e.tags, e.metadata, e.last_error, e.progress,
            e.progress_message, e.checkpoint, e.result
       from ended e
+  ), flow as (
+    insert into workerqueue.task_flows (lane_id, left_state, entered_state, retain_day, n)
+    select e.lane_id, 'leased', 'succeeded',
+           ((v_now + workerqueue.retention_of('succeeded', e.retention)) at time zone 'UTC')::date,
+           count(*)
+      from ended e
+     group by e.lane_id, e.retention
   )
   select count(*), array_agg(e.concurrency_key) filter (where e.concurrency_key is not null),
          array_agg(distinct e.counted_queue) filter (where e.counted_queue is not null),
@@ -290,12 +335,20 @@ create function workerqueue.bury(
   p_ids uuid[], p_state workerqueue.task_state, p_now timestamptz, p_errors jsonb[]
 ) returns void language sql
 set enable_seqscan = off
+set workerqueue.counts_itself = 'yes'
 as $$
   with ended as (
     delete from workerqueue.tasks t
      using rows from (unnest(p_ids), unnest(p_errors)) a(id, error)
      where t.id = any (array[a.id])
     returning t.*, a.error as new_error
+  ), flow as (
+    insert into workerqueue.task_flows (lane_id, left_state, entered_state, retain_day, n)
+    select e.lane_id, e.state, p_state,
+           ((p_now + workerqueue.retention_of(p_state, e.retention)) at time zone 'UTC')::date,
+           count(*)
+      from ended e
+     group by e.lane_id, e.state, e.retention
   )
   insert into workerqueue.history (
     id, lease_id, created_at, run_at, expire_at, started_at, finished_at, retain_until, lane_id,
@@ -323,6 +376,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set workerqueue.counts_itself = 'yes'
 as $$
 declare
   v_dead uuid[];
@@ -343,13 +397,18 @@ begin
     perform workerqueue.bury(v_dead, 'dead', p_now, v_errors);
   end if;
 
-  update workerqueue.tasks t
-     set state = 'retrying', lease_id = null, last_error = a.error, counted_queue = null, expiry_check_at = null,
-         lease_expires_at = null, attempt_deadline = null,
-         run_at = p_now + coalesce(a.retry_ms, workerqueue.backoff_ms(t.attempt, t.retry_policy))
-                          * interval '1 millisecond'
-    from rows from (unnest(p_ids), unnest(p_errors), unnest(p_retry_ms)) a(id, error, retry_ms)
-   where t.id = any (array[a.id]);
+  with moved as (
+    update workerqueue.tasks t
+       set state = 'retrying', lease_id = null, last_error = a.error, counted_queue = null,
+           expiry_check_at = null, lease_expires_at = null, attempt_deadline = null,
+           run_at = p_now + coalesce(a.retry_ms, workerqueue.backoff_ms(t.attempt, t.retry_policy))
+                            * interval '1 millisecond'
+      from rows from (unnest(p_ids), unnest(p_errors), unnest(p_retry_ms)) a(id, error, retry_ms)
+     where t.id = any (array[a.id])
+    returning t.lane_id
+  )
+  insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+  select m.lane_id, 'leased', 'retrying', count(*) from moved m group by m.lane_id;
 end
 $$;
 
@@ -366,6 +425,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set workerqueue.counts_itself = 'yes'
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -435,16 +495,21 @@ begin
 
   -- A release keeps its position: it is where it was before the grant. It keeps its concurrency key
   -- too, unless a task of a higher priority waits for it: admit() sees to that.
-  update workerqueue.tasks t
-     set state = case i.action when 'release' then 'available' else 'scheduled' end
-                 ::workerqueue.task_state,
-         run_at = case i.action when 'release' then t.run_at
-                  else v_now + i.retry_ms * interval '1 millisecond' end,
-         attempt = t.attempt - 1, lease_id = null, counted_queue = null, expiry_check_at = null,
-         lease_expires_at = null, attempt_deadline = null
-    from rows from (jsonb_to_recordset(p_items) as (id uuid, action text, retry_ms bigint))
-         with ordinality i(id, action, retry_ms, place)
-   where i.action <> 'fail' and i.place = any (v_live) and t.id = any (array[i.id]);
+  with moved as (
+    update workerqueue.tasks t
+       set state = case i.action when 'release' then 'available' else 'scheduled' end
+                   ::workerqueue.task_state,
+           run_at = case i.action when 'release' then t.run_at
+                    else v_now + i.retry_ms * interval '1 millisecond' end,
+           attempt = t.attempt - 1, lease_id = null, counted_queue = null, expiry_check_at = null,
+           lease_expires_at = null, attempt_deadline = null
+      from rows from (jsonb_to_recordset(p_items) as (id uuid, action text, retry_ms bigint))
+           with ordinality i(id, action, retry_ms, place)
+     where i.action <> 'fail' and i.place = any (v_live) and t.id = any (array[i.id])
+    returning t.lane_id, t.state
+  )
+  insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+  select m.lane_id, 'leased', m.state, count(*) from moved m group by m.lane_id, m.state;
 
   if v_holders is not null then
     select v_released_lanes || array_agg(p.lane_id) filter (where p.lane_id is not null),

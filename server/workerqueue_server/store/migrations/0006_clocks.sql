@@ -96,6 +96,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set workerqueue.counts_itself = 'yes'
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -108,8 +109,8 @@ begin
               where t.state in ('scheduled', 'retrying') and t.run_at <= v_now) then
     v_base := nextval('workerqueue.position_seq') << 20;
     with due as materialized (
-      select c.ctid, row_number() over () as place
-        from (select t.ctid
+      select c.ctid, c.state, row_number() over () as place
+        from (select t.ctid, t.state
                 from workerqueue.tasks t
                where t.state in ('scheduled', 'retrying') and t.run_at <= v_now
                order by t.run_at, t.position
@@ -122,7 +123,11 @@ begin
              position = v_base | due.place
         from due
        where t.ctid = due.ctid
-      returning t.lane_id, t.concurrency_key
+      returning t.lane_id, t.concurrency_key, due.state as left_state, t.state
+    ), flow as (
+      insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+      select m.lane_id, m.left_state, m.state, count(*)
+        from moved m group by m.lane_id, m.left_state, m.state
     )
     select count(*), array_agg(distinct m.lane_id) filter (where m.concurrency_key is null),
            array_agg(distinct m.concurrency_key) filter (where m.concurrency_key is not null)
