@@ -41,6 +41,9 @@ class Batcher(Generic[Item, Result]):
         self._groups: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
+        # Not set while a batch is being written.
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
 
     def submit(self, items: Sequence[Item]) -> asyncio.Future[Sequence[Result]]:
         """The answers to the items, once their batch is committed.
@@ -65,11 +68,19 @@ class Batcher(Generic[Item, Result]):
                 if not groups:
                     self._arrived.clear()
                     continue
-                await self._write(groups)
+                self._at_rest.clear()
+                try:
+                    await self._write(groups)
+                finally:
+                    self._at_rest.set()
         finally:
             for _, future in self._groups:
                 if not future.done():
                     future.set_exception(Unavailable())
+
+    async def settle(self) -> None:
+        """Returns when the batch that is being written now, if any, has been answered."""
+        await self._at_rest.wait()
 
     def _take(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
         groups: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = []

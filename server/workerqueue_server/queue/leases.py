@@ -53,8 +53,8 @@ class LeaseDesk:
         self._heartbeats = Batcher[Prolongation, int | None](
             "heartbeats", self._flush_heartbeats, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
         )
-        # A result is the lease, None if it is lost. Gathered, because after a restart of a server all
-        # its workers reconnect at once.
+        # A result is the lease, None if it is lost. Gathered, because after a restart of a server
+        # all its workers reconnect at once.
         self._presents = Batcher[bytes, LiveLease | None](
             "held leases", self._flush_presents, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
         )
@@ -104,8 +104,13 @@ class LeaseDesk:
         for start in range(0, len(tokens), _MAX_BATCH):
             chunk = tokens[start : start + _MAX_BATCH]
             alive = await self._store.live_leases(chunk)
-            gone = [token for token in chunk if token not in alive and self._book.holder(token)]
-            self.ended((token, EndReason.LEASE_LOST) for token in gone)
+            await self._gone([token for token in chunk if token not in alive])
+
+    async def _gone(self, tokens: Sequence[bytes]) -> None:
+        """These are not live leases. Who holds one has lost it, unless its own answer ended it."""
+        await self._finishes.settle()
+        await self._returns.settle()
+        self.ended((token, EndReason.LEASE_LOST) for token in tokens)
 
     def _drop(self, tokens: Iterable[bytes]) -> dict[bytes, Session]:
         dropped = self._book.drop(tokens)
@@ -168,7 +173,8 @@ class LeaseDesk:
             merged[item.token] = item if known is None else _merge(known, item)
         ends = await self._store.prolong([merged[token] for token in sorted(merged)])
         lost = [token for token in merged if token not in ends]
-        self.ended((token, EndReason.LEASE_LOST) for token in lost)
+        if lost:
+            await self._gone(lost)
         self._wakeups.touched(token for token, news in merged.items() if news.progress is not None)
         return [ends.get(item.token) for item in items]
 
