@@ -7,7 +7,7 @@ sets given at start. Nothing here names a kind.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -22,8 +22,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import error_pb2, policy_pb2, worker_queue_admin_pb2, worker_queue_pb2
+from workerqueue_server.queue import canonical
 from workerqueue_server.queue.errors import InvalidTask, UnknownKind, Violation
-from workerqueue_server.queue.key_template import TemplateError, compile_template
+from workerqueue_server.queue.key_template import KeyTemplate, TemplateError, compile_template
 from workerqueue_server.queue.policy import Checker, Policy, read_policy
 
 # Part of every pool, for reflection and for JSON views of results and errors.
@@ -48,7 +49,8 @@ class Kind:
     policy: Policy
     descriptor: Descriptor
     message_class: type[Message]
-    render_key: Callable[[Message], str] | None
+    concurrency_key: KeyTemplate | None
+    job_key: KeyTemplate | None
 
     @property
     def type_name(self) -> str:
@@ -59,6 +61,16 @@ class Kind:
     def type_url(self) -> str:
         """What an Any with this payload carries."""
         return f"type.googleapis.com/{self.type_name}"
+
+    def declaration(self) -> dict[str, object]:
+        """The policy for the database's table of kinds, with all that an enqueue by SQL needs."""
+        templates = {"concurrency_key": self.concurrency_key, "job_key": self.job_key}
+        return {
+            **self.policy.as_json(),
+            "templates": {name: t.pieces for name, t in templates.items() if t is not None},
+            "root": self.type_name,
+            **canonical.describe(self.descriptor),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +181,14 @@ class Catalog:
             raise CatalogError(
                 f"kind {name!r} is claimed by both {other.type_name} and {message.full_name}"
             )
-        try:
-            render = (
-                compile_template(policy.concurrency_key, message)
-                if policy.concurrency_key
-                else None
-            )
-        except TemplateError as error:
-            raise CatalogError(f"concurrency_key of {message.full_name}: {error}") from error
-        kind = Kind(name, policy, message, GetMessageClass(message), render)
+        kind = Kind(
+            name,
+            policy,
+            message,
+            GetMessageClass(message),
+            _template("concurrency_key", policy.concurrency_key, message),
+            _template("job_key", policy.job_key, message),
+        )
         try:
             # Compiles the rules now, so that a broken one stops the start and not an Enqueue.
             self._validator.collect_violations(kind.message_class())
@@ -205,6 +216,13 @@ class Catalog:
                 raise CatalogError(
                     f"{file.name} declares queue {queue.name!r} with other limits than another file"
                 )
+
+
+def _template(option: str, template: str, message: Descriptor) -> KeyTemplate | None:
+    try:
+        return compile_template(template, message) if template else None
+    except TemplateError as error:
+        raise CatalogError(f"{option} of {message.full_name}: {error}") from error
 
 
 def _task_option(message: Descriptor) -> policy_pb2.TaskPolicy | None:

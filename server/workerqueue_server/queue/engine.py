@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.enqueue import Enqueuer
+from workerqueue_server.queue.keyed import KeyedCare, KeyedEnqueuer
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
@@ -17,6 +18,7 @@ from workerqueue_server.queue.sessions import SessionBook
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
 from workerqueue_server.store.hints import HintSender, listen
+from workerqueue_server.store.keyed import KeyedStore
 from workerqueue_server.store.reads import ReadStore
 from workerqueue_server.store.records import Return
 from workerqueue_server.store.tasks import TaskStore
@@ -52,6 +54,9 @@ class Engine:
             self.wakeups.touched,
         )
         self.enqueuer = Enqueuer(self.store, self.lanes, self.wakeups, self.dispatcher)
+        self.keyed_store = KeyedStore(dsn)
+        self.keyed_care = KeyedCare(self.keyed_store, self.wakeups)
+        self.keyed = KeyedEnqueuer(self.keyed_store, self.lanes, self.wakeups, self.keyed_care)
         self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
@@ -63,7 +68,7 @@ class Engine:
     async def start(self) -> None:
         """Declares the catalog and starts the loops. Raises StoreError."""
         for kind in self.catalog.kinds.values():
-            await self.store.declare_kind(kind.name, kind.type_name, kind.policy.as_json())
+            await self.store.declare_kind(kind.name, kind.type_name, kind.declaration())
         for queue in self.catalog.queues.values():
             await self.store.declare_queue(
                 queue.name, queue.max_in_flight_per_worker, queue.max_in_flight
@@ -84,6 +89,7 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hints.close()
         await self.reads.close()
+        await self.keyed_store.close()
         await self.store.close()
 
     def give_back(self, tokens: list[bytes]) -> None:
@@ -114,6 +120,8 @@ class Engine:
     def _loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         return [
             ("enqueue", self.enqueuer.run),
+            ("enqueue keyed", self.keyed.run),
+            *self.keyed_care.loops(),
             ("grant", self.dispatcher.run),
             ("sweep", self.dispatcher.run_sweeps),
             ("send hints", self._hints.run),

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from random import Random, SystemRandom
 from typing import NamedTuple
 
 from workerqueue_server.queue.batcher import Batcher
 from workerqueue_server.queue.dispatcher import Dispatcher
+from workerqueue_server.queue.errors import QueueError
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.store.records import NewTasks, Stored
@@ -36,6 +38,18 @@ class Spec:
     # More fields of the JSON that enqueue_tasks takes, such as run_at.
     fields: dict[str, object]
 
+    def as_json(self, lane_id: int) -> dict[str, object]:
+        """An element of the list of specs that the SQL functions take."""
+        return {
+            "lane_id": lane_id,
+            "priority": self.priority,
+            "max_attempts": self.max_attempts,
+            "timeout_ms": self.timeout_ms,
+            "lease_duration_ms": self.lease_duration_ms,
+            "concurrency_limit": self.concurrency_limit,
+            **self.fields,
+        }
+
 
 class NewTask(NamedTuple):
     """A checked task, ready to be stored."""
@@ -46,13 +60,32 @@ class NewTask(NamedTuple):
     spec: Spec
     payload: bytes
     concurrency_key: str | None
+    job_key: str | None = None
+    # A hash of what must be unique, without the period.
+    unique_key: bytes | None = None
+
+
+class Outcome(Enum):
+    """What an enqueue did."""
+
+    CREATED = auto()
+    # The id was known.
+    EXISTED = auto()
+    # A waiting task with the job key took what the new one says.
+    REPLACED = auto()
+    # A task with the job key, or the same task, stays as it is.
+    KEPT = auto()
 
 
 class EnqueueResult(NamedTuple):
     """What became of a task."""
 
     stored_at: int
-    existed: bool
+    outcome: Outcome
+    # The task that stands for it, where that is not the task itself.
+    task_id: bytes | None = None
+    # Why it was refused; the outcome then says nothing.
+    error: QueueError | None = None
 
 
 def new_task_id() -> bytes:
@@ -117,22 +150,16 @@ class Enqueuer:
             batch.spec_nos.append(spec_no)
             batch.client_ids = batch.client_ids or task.client_id
         lane_ids = await self._lanes.ids([(s.queue, s.kind, s.priority) for s in specs])
-        batch.specs = [
-            {
-                "lane_id": lane_id,
-                "priority": spec.priority,
-                "max_attempts": spec.max_attempts,
-                "timeout_ms": spec.timeout_ms,
-                "lease_duration_ms": spec.lease_duration_ms,
-                "concurrency_limit": spec.concurrency_limit,
-                **spec.fields,
-            }
-            for spec, lane_id in zip(specs, lane_ids, strict=True)
-        ]
+        batch.specs = [spec.as_json(lane_id) for spec, lane_id in zip(specs, lane_ids, strict=True)]
         stored = await self._store_and_hand_over(batch, lane_ids)
         if not stored.existed and len(places) == len(tasks):
-            return [EnqueueResult(stored.stored_at, False)] * len(tasks)
+            return [EnqueueResult(stored.stored_at, Outcome.CREATED)] * len(tasks)
         return [
-            EnqueueResult(stored.stored_at, first != place or task.task_id in stored.existed)
+            EnqueueResult(
+                stored.stored_at,
+                Outcome.EXISTED
+                if first != place or task.task_id in stored.existed
+                else Outcome.CREATED,
+            )
             for place, (task, first) in enumerate(zip(tasks, first_of, strict=True))
         ]

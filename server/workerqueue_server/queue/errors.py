@@ -13,6 +13,7 @@ QueueError
  │   ├─ ProtocolViolation  frames out of order
  │   └─ BatchRefused       another item of an all-or-nothing batch was refused
  └─ TryLater             the same call may succeed later
+     ├─ KeyBusy            an open transaction has the same key
      ├─ Overloaded         too much waits already
      ├─ Unavailable        the database does not answer
      └─ Draining           this server is going away
@@ -135,6 +136,19 @@ class TryLater(QueueError):
     """The same call may succeed later; ``retry_after`` is in seconds."""
 
     retry_after: ClassVar[float] = 1.0
+
+
+class KeyBusy(TryLater):
+    """An open transaction of somebody else has enqueued with the same key."""
+
+    reason = "KEY_BUSY"
+    retry_after = 0.5
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another transaction has enqueued with this job key or unique key and is still open; "
+            "try again"
+        )
 
 
 class Overloaded(TryLater):

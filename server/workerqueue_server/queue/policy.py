@@ -18,6 +18,14 @@ Retention = tuple[int | None, int | None, int | None, int | None]
 # Initial ms, multiplier, maximum ms, jitter.
 Retry = tuple[float, float, float, float]
 
+# The names that the SQL functions use.
+JOB_KEY_MODES = {
+    policy_pb2.JOB_KEY_MODE_REPLACE: "replace",
+    policy_pb2.JOB_KEY_MODE_PRESERVE_RUN_AT: "preserve_run_at",
+    policy_pb2.JOB_KEY_MODE_UNSAFE_DEDUPE: "unsafe_dedupe",
+}
+DEFAULT_JOB_KEY_MODE = "replace"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -32,6 +40,8 @@ class Policy:
     concurrency_limit: int = 1
     retry: Retry | None = None
     retention: Retention | None = None
+    job_key: str = ""
+    job_key_mode: str = DEFAULT_JOB_KEY_MODE
 
     def as_json(self) -> dict[str, object]:
         """The policy for the database's table of kinds."""
@@ -79,6 +89,15 @@ class Checker:
             self.fail(field, "must be 1 to 128 letters, digits or any of ._:/-")
         return name
 
+    def job_key_mode(self, field: str, mode: policy_pb2.JobKeyMode, default: str) -> str:
+        """The mode's name; a violation if this server does not know it."""
+        if mode == policy_pb2.JOB_KEY_MODE_UNSPECIFIED:
+            return default
+        name = JOB_KEY_MODES.get(mode)
+        if name is None:
+            self.fail(field, f"unknown mode {mode}")
+        return name or default
+
 
 def _readable(milliseconds: int) -> str:
     if milliseconds and milliseconds % bounds.DAY == 0:
@@ -114,6 +133,8 @@ def read_policy(option: policy_pb2.TaskPolicy, check: Checker) -> Policy:
         ),
         retry=read_retry(option.retry, check) if option.HasField("retry") else None,
         retention=read_retention(option.retention, None, check),
+        job_key=option.job_key,
+        job_key_mode=check.job_key_mode("job_key_mode", option.job_key_mode, DEFAULT_JOB_KEY_MODE),
     )
 
 

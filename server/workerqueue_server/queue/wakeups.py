@@ -1,5 +1,6 @@
 """Tells this server's loops, and the other servers, where there may be something to do."""
 
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ class Wakeups:
         self.on_queues: Callable[[Iterable[str]], None] = lambda _: None
         self.on_due: Callable[[float], None] = lambda _: None
         self.on_ended: Callable[[Iterable[tuple[bytes, int]]], None] = lambda _: None
+        # Told by enqueues by SQL, which do not do it themselves: concurrency keys to admit for, and
+        # tasks behind whose leases successors wait.
+        self.on_keys: Callable[[Iterable[str]], None] = lambda _: None
+        self.on_behind: Callable[[Iterable[bytes]], None] = lambda _: None
         # Tasks (ids, or lease tokens, which begin with them) that this server changed.
         self.touched: Callable[[Iterable[bytes]], None] = lambda _: None
         # Tasks that another server changed, and tasks that another server watches.
@@ -48,6 +53,10 @@ class Wakeups:
             self.on_queues([str(queue) for queue in queues])
         if ended := hint.get("ended"):
             self.on_ended([(bytes.fromhex(token), int(reason)) for token, reason in ended])
+        if keys := hint.get("keys"):
+            self.on_keys([str(key) for key in keys])
+        if behind := hint.get("behind"):
+            self.on_behind([uuid.UUID(task_id).bytes for task_id in behind])
         if tasks := hint.get("tasks"):
             self.on_changed([bytes.fromhex(task_id) for task_id in tasks])
         if watched := hint.get("watched"):

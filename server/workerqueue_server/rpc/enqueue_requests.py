@@ -13,10 +13,23 @@ from workerqueue_server.queue import bounds
 from workerqueue_server.queue.catalog import Catalog, Kind
 from workerqueue_server.queue.enqueue import NewTask, Spec, new_task_id
 from workerqueue_server.queue.errors import InvalidTask, TooLarge, Violation
-from workerqueue_server.queue.policy import Checker, read_retention, read_retry
+from workerqueue_server.queue.key_template import KeyTemplate
+from workerqueue_server.queue.policy import (
+    DEFAULT_JOB_KEY_MODE,
+    Checker,
+    read_retention,
+    read_retry,
+)
 from workerqueue_server.rpc.task_ids import read_task_id
+from workerqueue_server.rpc.unique_requests import is_wanted, unique_fields, unique_key
 
 _MAX_SPECS = 10_000
+_CONCURRENCY = "concurrency key"
+_JOB = "job key"
+_TWO_KEYS = (
+    "cannot be combined with a job key; where the kind's policy has one, set job_key to an empty "
+    "string"
+)
 
 
 class _Payload(NamedTuple):
@@ -39,17 +52,47 @@ class EnqueueReader:
         payload = self._payload(request)
         task_id = read_task_id(request.task_id) if request.task_id else None
         options = request.options
-        spec = self._spec(payload.kind, options)
+        kind = payload.kind
+        spec = self._spec(kind, options)
         if options.HasField("concurrency_key"):
             key: str | None = options.concurrency_key
-            _check_key(options.concurrency_key, "options.concurrency_key")
+            _check_key(options.concurrency_key, "options.concurrency_key", _CONCURRENCY)
         else:
-            key = _policy_key(payload)
+            key = _policy_key(payload, kind.concurrency_key, _CONCURRENCY)
+        if options.HasField("job_key"):
+            job_key: str | None = options.job_key
+            _check_key(options.job_key, "options.job_key", _JOB)
+        else:
+            job_key = _policy_key(payload, kind.job_key, _JOB)
+        unique = None
+        if options.HasField("unique") and is_wanted(options.unique):
+            if job_key:
+                raise InvalidTask([Violation("options.unique", _TWO_KEYS)])
+            unique = unique_key(
+                kind,
+                spec.queue,
+                payload.message,
+                options.unique,
+                spec.fields.get("unique_period_ms"),
+            )
         return NewTask(
-            task_id or new_task_id(), task_id is not None, spec, payload.data, key or None
+            task_id or new_task_id(),
+            task_id is not None,
+            spec,
+            payload.data,
+            key or None,
+            job_key or None,
+            unique,
         )
 
     def _spec(self, kind: Kind, options: worker_queue_pb2.TaskOptions) -> Spec:
+        if options.HasField("concurrency_key") or options.HasField("job_key"):
+            # The keys are the task's own: without them many tasks share a spec.
+            shared = worker_queue_pb2.TaskOptions()
+            shared.CopyFrom(options)
+            shared.ClearField("concurrency_key")
+            shared.ClearField("job_key")
+            options = shared
         name = (kind.name, options.SerializeToString(deterministic=True))
         spec = self._specs.get(name)
         if spec is None:
@@ -82,26 +125,23 @@ def _check_size(size: int, field: str) -> None:
         )
 
 
-def _policy_key(payload: _Payload) -> str | None:
-    render = payload.kind.render_key
-    if render is None:
+def _policy_key(payload: _Payload, template: KeyTemplate | None, name: str) -> str | None:
+    if template is None:
         return None
-    key = render(payload.message)
-    _check_key(key, payload.field)
+    key = template.render(payload.message)
+    _check_key(key, payload.field, name)
     if not key:
         raise InvalidTask(
-            [Violation(payload.field, "makes the concurrency key of this kind empty")], payload=True
+            [Violation(payload.field, f"makes the {name} of this kind empty")], payload=True
         )
     return key
 
 
-def _check_key(key: str, field: str) -> None:
+def _check_key(key: str, field: str, name: str) -> None:
     if len(key.encode()) > bounds.KEY_BYTES:
-        raise InvalidTask(
-            [Violation(field, f"the concurrency key is longer than {bounds.KEY_BYTES} bytes")]
-        )
+        raise InvalidTask([Violation(field, f"the {name} is longer than {bounds.KEY_BYTES} bytes")])
     if "\x00" in key:
-        raise InvalidTask([Violation(field, "the concurrency key must not hold NUL")])
+        raise InvalidTask([Violation(field, f"the {name} must not hold NUL")])
 
 
 def _spec(kind: Kind, options: worker_queue_pb2.TaskOptions) -> Spec:
@@ -163,6 +203,11 @@ def _more_fields(
         fields["tags"] = _tags(options, check)
     if options.metadata:
         fields["metadata"] = _metadata(options, check)
+    mode = check.job_key_mode("job_key_mode", options.job_key_mode, kind.policy.job_key_mode)
+    if mode != DEFAULT_JOB_KEY_MODE:
+        fields["job_key_mode"] = mode
+    if options.HasField("unique"):
+        fields |= unique_fields(options.unique, check)
     return fields
 
 

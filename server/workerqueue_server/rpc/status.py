@@ -26,6 +26,7 @@ _CODES: dict[type[errors.QueueError], int] = {
     errors.KeyConflict: code_pb2.ALREADY_EXISTS,
     errors.ProtocolViolation: code_pb2.FAILED_PRECONDITION,
     errors.BatchRefused: code_pb2.ABORTED,
+    errors.KeyBusy: code_pb2.UNAVAILABLE,
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.Unavailable: code_pb2.UNAVAILABLE,
     errors.Draining: code_pb2.UNAVAILABLE,

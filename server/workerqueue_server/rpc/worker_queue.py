@@ -10,7 +10,7 @@ import grpc
 from workerqueue.v1 import lease_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
-from workerqueue_server.queue.enqueue import EnqueueResult, NewTask
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome
 from workerqueue_server.queue.errors import (
     BatchRefused,
     Draining,
@@ -19,6 +19,7 @@ from workerqueue_server.queue.errors import (
     Refused,
     TooLarge,
 )
+from workerqueue_server.queue.keyed import is_keyed
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.frames import LeaseEncoder, batch_result
@@ -27,8 +28,12 @@ from workerqueue_server.rpc.lease_stream import LeaseStream
 from workerqueue_server.rpc.status import status_of
 from workerqueue_server.rpc.views import stored_task, task_view, timestamp
 
-_CREATED = worker_queue_pb2.ENQUEUE_OUTCOME_CREATED
-_EXISTED = worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED
+_OUTCOMES = {
+    Outcome.CREATED: worker_queue_pb2.ENQUEUE_OUTCOME_CREATED,
+    Outcome.EXISTED: worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED,
+    Outcome.REPLACED: worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED,
+    Outcome.KEPT: worker_queue_pb2.ENQUEUE_OUTCOME_KEPT,
+}
 
 
 class WorkerQueueService:
@@ -63,17 +68,29 @@ class WorkerQueueService:
     ) -> worker_queue_pb2.EnqueueResponse:
         """Enqueue."""
         task = self._reader.read(request)
-        (result,) = await self._engine.enqueuer.enqueue([task])
-        if result.existed:
-            records = await self._engine.reads.tasks([task.task_id])
-            if (record := records.get(task.task_id)) is not None:
+        (result,) = await self._store([task])
+        if result.error is not None:
+            raise result.error
+        if result.outcome is not Outcome.CREATED or is_keyed(task):
+            task_id = result.task_id or task.task_id
+            records = await self._engine.reads.tasks([task_id])
+            if (record := records.get(task_id)) is not None:
                 return worker_queue_pb2.EnqueueResponse(
-                    task=task_view(record, self._engine.catalog), outcome=_EXISTED
+                    task=task_view(record, self._engine.catalog), outcome=_OUTCOMES[result.outcome]
                 )
+            task = task._replace(task_id=task_id)
         return worker_queue_pb2.EnqueueResponse(
             task=stored_task(task, result.stored_at, self._engine.catalog),
-            outcome=_EXISTED if result.existed else _CREATED,
+            outcome=_OUTCOMES[result.outcome],
         )
+
+    async def _store(
+        self, tasks: Sequence[NewTask], *, all_or_nothing: bool = False
+    ) -> Sequence[EnqueueResult]:
+        """Stores the tasks of one request in one transaction."""
+        if any(map(is_keyed, tasks)):
+            return await self._engine.keyed.enqueue(tasks, all_or_nothing=all_or_nothing)
+        return await self._engine.enqueuer.enqueue(tasks)
 
     async def enqueue_batch(
         self, request: worker_queue_pb2.EnqueueBatchRequest, _: Context
@@ -95,7 +112,9 @@ class WorkerQueueService:
             for place in range(len(request.tasks)):
                 refused.setdefault(place, BatchRefused(first))
             tasks = []
-        results = await self._engine.enqueuer.enqueue(tasks) if tasks else ()
+        results: Sequence[EnqueueResult] = ()
+        if tasks:
+            results = await self._store(tasks, all_or_nothing=request.all_or_nothing)
         return _batch_response(len(request.tasks), tasks, results, refused)
 
     async def lease(self, context: Context) -> None:
@@ -157,10 +176,16 @@ def _batch_response(
     answers = zip(tasks, results, strict=False)
     for place in range(size):
         if refused and place in refused:
-            entry = worker_queue_pb2.EnqueueBatchResult(error=status_of(refused[place]))
-            response = worker_queue_pb2.EnqueueBatchResponse(results=[entry])
-            parts.append(response.SerializeToString())
+            parts.append(_refused_result(refused[place]))
             continue
         task, result = next(answers)
-        parts.append(batch_result(task.task_id, _EXISTED if result.existed else _CREATED))
+        if result.error is not None:
+            parts.append(_refused_result(result.error))
+        else:
+            parts.append(batch_result(result.task_id or task.task_id, _OUTCOMES[result.outcome]))
     return b"".join(parts)
+
+
+def _refused_result(error: QueueError) -> bytes:
+    entry = worker_queue_pb2.EnqueueBatchResult(error=status_of(error))
+    return worker_queue_pb2.EnqueueBatchResponse(results=[entry]).SerializeToString()
