@@ -32,6 +32,9 @@ from workerqueue_server.store.tasks import TaskStore
 
 _log = logging.getLogger(__name__)
 
+# Leases for a stream.
+Delivery = tuple[Session, list[Grant]]
+
 _SWEEP_SECONDS = 1.0
 # A sweep may use at most this share of the time, however many lanes and dead rows there are.
 _SWEEP_SHARE = 0.05
@@ -122,7 +125,7 @@ class Dispatcher:
 
     def hand_over(self, requests: list[Request], grants: list[Grant]) -> None:
         """The transaction is committed: delivers what it granted."""
-        self._deliver(requests, grants)
+        self._send(self._take(requests, grants))
         self._work.set()
 
     def withdraw(self, requests: list[Request]) -> None:
@@ -133,26 +136,39 @@ class Dispatcher:
     # The loops.
 
     async def run(self) -> None:
-        """Grants until cancelled."""
-        while True:
-            await self._work.wait()
-            requests = self.planner.plan()
-            if not requests:
-                self._work.clear()
+        """Grants until cancelled.
+
+        While the database grants one round, the leases of the last one are encoded and sent.
+        """
+        deliveries: list[Delivery] = []
+        try:
+            while True:
+                requests = self.planner.plan()
+                if not requests:
+                    deliveries = self._send(deliveries)
+                    self._work.clear()
+                    await self._end_round()
+                    await self._work.wait()
+                    continue
+                granting = asyncio.create_task(
+                    self.store.grant([request.grant for request in requests])
+                )
+                # Lets the statement go out first.
+                await asyncio.sleep(0)
+                deliveries = self._send(deliveries)
+                try:
+                    grants = await granting
+                except StoreError as error:
+                    if not isinstance(error, DatabaseUnavailable):
+                        _log.exception("granting failed")
+                    self.planner.unplan(requests)
+                    await self._end_round()
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                deliveries = self._take(requests, grants)
                 await self._end_round()
-                continue
-            try:
-                grants = await self.store.grant([request.grant for request in requests])
-            except StoreError as error:
-                if not isinstance(error, DatabaseUnavailable):
-                    _log.exception("granting failed")
-                self.planner.unplan(requests)
-                await self._end_round()
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            self._deliver(requests, grants)
-            self.touched(grant.token for grant in grants)
-            await self._end_round()
+        finally:
+            self._send(deliveries)
 
     async def run_sweeps(self) -> None:
         """Sweeps until cancelled."""
@@ -193,8 +209,10 @@ class Dispatcher:
         async with self._rounds:
             self._rounds.notify_all()
 
-    def _deliver(self, requests: list[Request], grants: list[Grant]) -> None:
+    def _take(self, requests: list[Request], grants: list[Grant]) -> list[Delivery]:
+        """Enters granted leases into the book; who gets which."""
         counts = Counter(map(_REQUEST, grants))
+        deliveries: list[Delivery] = []
         undeliverable: list[bytes] = []
         for lane_id, read in _grouped(grants, _LANE).items():
             self.planner.lanes[lane_id].read(
@@ -211,12 +229,28 @@ class Dispatcher:
             for lane_id, tasks in _grouped(mine, _LANE).items():
                 queue = self.planner.lanes[lane_id].lane.queue
                 self.book.hold(session, list(map(_TOKEN, tasks)), queue)
-            mine.sort(key=_lease_id)
-            session.sink.deliver(mine)
+            deliveries.append((session, mine))
         for number, request in enumerate(requests):
             self.planner.granted(request, counts[number])
         if undeliverable:
             self.release(undeliverable)
+        self.touched(map(_TOKEN, grants))
+        return deliveries
+
+    def _send(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Gives leases to their streams; returns what is left to send: nothing."""
+        gone: list[bytes] = []
+        for session, grants in deliveries:
+            if session.session_id not in self.book.sessions:
+                gone += map(_TOKEN, grants)
+                continue
+            # A lease may have been ended since it was granted.
+            alive = [grant for grant in grants if grant.token in session.held]
+            alive.sort(key=_lease_id)
+            session.sink.deliver(alive)
+        if gone:
+            self.release(gone)
+        return []
 
 
 _REQUEST = attrgetter("request")
