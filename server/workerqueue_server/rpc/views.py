@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -31,28 +31,52 @@ def timestamp(microseconds: int) -> Timestamp:
 
 
 def stored_task(task: NewTask, stored_at: int, catalog: Catalog) -> task_pb2.Task:
-    """A task that was just stored, without reading it back."""
+    """A task that was just stored, without reading it back.
+
+    Whether a task with a concurrency key had to wait for it is not known here: it is shown as
+    available.
+    """
     spec = task.spec
-    state = task_pb2.TASK_STATE_AVAILABLE
-    if spec.fields.keys() & {"run_at", "delay_ms"}:
-        state = task_pb2.TASK_STATE_SCHEDULED
+    run_at = max(stored_at, _due_time(spec.fields, stored_at))
     view = task_pb2.Task(
         task_id=str(uuid.UUID(bytes=task.task_id)),
         kind=spec.kind,
         queue=spec.queue,
         priority=spec.priority,
-        state=state,
+        state=(
+            task_pb2.TASK_STATE_SCHEDULED if run_at > stored_at else task_pb2.TASK_STATE_AVAILABLE
+        ),
         max_attempts=spec.max_attempts,
         timeout=milliseconds(spec.timeout_ms),
         lease_duration=milliseconds(spec.lease_duration_ms),
         created_at=timestamp(stored_at),
+        run_at=timestamp(run_at),
         concurrency_key=task.concurrency_key or "",
         concurrency_limit=spec.concurrency_limit,
     )
     kind = catalog.kinds[spec.kind]
     view.payload.type_url = kind.type_url
     view.payload.value = task.payload
+    if spec.fields:
+        if "expire_at" in spec.fields:
+            view.expire_at.CopyFrom(timestamp(_microseconds(spec.fields["expire_at"])))
+        view.tags.extend(cast("list[str]", spec.fields.get("tags", ())))
+        view.metadata.update(cast("dict[str, str]", spec.fields.get("metadata", {})))
+        _add_policies(view, spec.fields)
     return view
+
+
+def _due_time(fields: dict[str, object], stored_at: int) -> int:
+    if "run_at" in fields:
+        return _microseconds(fields["run_at"])
+    return stored_at + cast(int, fields.get("delay_ms", 0)) * 1000
+
+
+def _microseconds(text: object) -> int:
+    """A time as the database keeps it."""
+    time = Timestamp()
+    time.FromJsonString(str(text))
+    return time.seconds * 1_000_000 + round(time.nanos / 1000)
 
 
 def task_view(record: Record, catalog: Catalog) -> task_pb2.Task:
@@ -120,8 +144,8 @@ def _add_payload(view: task_pb2.Task, record: Record, catalog: Catalog) -> None:
         view.payload.value = record["payload"]
 
 
-def _add_policies(view: task_pb2.Task, record: Record) -> None:
-    if record["retry_policy"] is not None:
+def _add_policies(view: task_pb2.Task, record: dict[str, Any]) -> None:
+    if record.get("retry_policy") is not None:
         initial, multiplier, maximum, jitter = record["retry_policy"]
         view.retry.CopyFrom(
             policy_pb2.RetryPolicy(
@@ -131,7 +155,7 @@ def _add_policies(view: task_pb2.Task, record: Record) -> None:
                 jitter=jitter,
             )
         )
-    if record["retention"] is not None:
+    if record.get("retention") is not None:
         for name, seconds in zip(
             ("succeeded", "cancelled", "expired", "dead"), record["retention"], strict=True
         ):
