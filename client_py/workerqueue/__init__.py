@@ -43,6 +43,7 @@ from workerqueue._errors import (
     WrongStateError,
 )
 from workerqueue._kinds import kind_of
+from workerqueue._unique import JobKeyMode, Unique
 from workerqueue._uuid7 import uuid7
 from workerqueue._worker.context import SyncTaskContext, TaskContext
 from workerqueue._worker.worker import Worker
@@ -63,6 +64,7 @@ __all__ = [
     "HandlerSignal",
     "InvalidPayloadError",
     "InvalidRequestError",
+    "JobKeyMode",
     "KeyConflictError",
     "LeaseLostError",
     "OverloadedError",
@@ -81,6 +83,7 @@ __all__ = [
     "TaskNotFoundError",
     "TooLargeError",
     "UnavailableError",
+    "Unique",
     "UnknownKindError",
     "Worker",
     "WorkerQueueError",

@@ -17,6 +17,7 @@ from google.protobuf.struct_pb2 import Struct
 from workerqueue._convert import to_duration, to_timestamp
 from workerqueue._errors import TooLargeError, WorkerQueueError
 from workerqueue._status import from_status
+from workerqueue._unique import JobKeyMode, Unique, mode_to_proto
 from workerqueue._uuid7 import uuid7
 from workerqueue.v1 import policy_pb2, task_pb2, worker_queue_pb2
 
@@ -125,6 +126,13 @@ class EnqueueOptions(TypedDict, total=False):
     """Up to 16 words to find the task by."""
     metadata: Mapping[str, str] | None
     """Notes passed on to the worker: up to 64 entries, 16 KiB in all."""
+    job_key: str | None
+    """Your name for this job: never two live tasks have the same one; see ``JobKeyMode``. An empty
+    string enqueues without the policy's key."""
+    job_key_mode: JobKeyMode | None
+    """What to do when a live task has the job key."""
+    unique: Unique | None
+    """Store the task only if no task like it exists. Not together with a job key."""
 
 
 class EnqueueOutcome(StrEnum):
@@ -134,6 +142,10 @@ class EnqueueOutcome(StrEnum):
     """A new task was stored."""
     ALREADY_EXISTED = "already_existed"
     """The ``task_id`` was known: the first task is the answer, nothing was changed."""
+    REPLACED = "replaced"
+    """A waiting task had the job key and took what the new one says; it is the answer."""
+    KEPT = "kept"
+    """A task with the job key, or the same task, exists and is the answer; nothing was changed."""
     UNKNOWN = "unknown"
     """An outcome that this version of the client has no name for."""
 
@@ -141,6 +153,8 @@ class EnqueueOutcome(StrEnum):
 _OUTCOMES: Final = {
     worker_queue_pb2.ENQUEUE_OUTCOME_CREATED: EnqueueOutcome.CREATED,
     worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED: EnqueueOutcome.ALREADY_EXISTED,
+    worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED: EnqueueOutcome.REPLACED,
+    worker_queue_pb2.ENQUEUE_OUTCOME_KEPT: EnqueueOutcome.KEPT,
 }
 
 
@@ -330,9 +344,13 @@ def _set_time(message: worker_queue_pb2.TaskOptions, name: str, value: datetime)
 
 
 def _set_message(
-    message: worker_queue_pb2.TaskOptions, name: str, value: RetryPolicy | Retention
+    message: worker_queue_pb2.TaskOptions, name: str, value: RetryPolicy | Retention | Unique
 ) -> None:
     getattr(message, name).CopyFrom(value.to_proto())
+
+
+def _set_mode(message: worker_queue_pb2.TaskOptions, _name: str, value: JobKeyMode | str) -> None:
+    message.job_key_mode = mode_to_proto(value)
 
 
 def _set_tags(message: worker_queue_pb2.TaskOptions, name: str, value: Iterable[str]) -> None:
@@ -363,4 +381,7 @@ _SETTERS: Final[Mapping[str, _Setter | None]] = {
     "retention": _set_message,
     "tags": _set_tags,
     "metadata": _set_metadata,
+    "job_key": _set_value,
+    "job_key_mode": _set_mode,
+    "unique": _set_message,
 }

@@ -10,11 +10,11 @@ import workerqueue
 PUBLIC = {
     "AsyncClient", "AuthenticationError", "BatchRefusedError", "BatchResult", "CancelReason",
     "Client", "DeadlineError", "Discard", "EnqueueItem", "EnqueueOptions", "EnqueueOutcome",
-    "FieldViolation", "HandlerSignal", "InvalidPayloadError", "InvalidRequestError",
+    "FieldViolation", "HandlerSignal", "InvalidPayloadError", "InvalidRequestError", "JobKeyMode",
     "KeyConflictError", "LeaseLostError", "OverloadedError", "PermissionDeniedError",
     "PreconditionError", "ProtocolError", "Retention", "RetryLater", "RetryPolicy", "ServerError",
     "Snooze", "SyncTaskContext", "TaskCancelled", "TaskContext", "TaskHandle", "TaskNotFoundError",
-    "TooLargeError", "UnavailableError", "UnknownKindError", "Worker", "WorkerQueueError",
+    "TooLargeError", "UnavailableError", "Unique", "UnknownKindError", "Worker", "WorkerQueueError",
     "WrongStateError", "kind_of", "uuid7",
 }  # fmt: skip
 

@@ -9,7 +9,15 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any
 
-from workerqueue import EnqueueItem, EnqueueOptions, Retention, RetryPolicy, TooLargeError
+from workerqueue import (
+    EnqueueItem,
+    EnqueueOptions,
+    JobKeyMode,
+    Retention,
+    RetryPolicy,
+    TooLargeError,
+    Unique,
+)
 from workerqueue._enqueue import build_batch, build_request
 from workerqueue.tasks.v1.tasks_pb2 import StartRun
 from workerqueue.v1 import worker_queue_pb2
@@ -49,6 +57,9 @@ def test_every_option_is_sent() -> None:
             retention=Retention(succeeded=0, dead=timedelta(days=2)),
             tags=["a", "b"],
             metadata={"k": "v"},
+            job_key="",
+            job_key_mode=JobKeyMode.PRESERVE_RUN_AT,
+            unique=Unique(by_fields=["id"], by_queue=True, by_period=60, finished=[], fail=True),
         ),
     )
     assert json_format.MessageToDict(request)["options"] == {
@@ -70,6 +81,21 @@ def test_every_option_is_sent() -> None:
         "retention": {"succeeded": "0s", "dead": "172800s"},
         "tags": ["a", "b"],
         "metadata": {"k": "v"},
+        "jobKey": "",
+        "jobKeyMode": "JOB_KEY_MODE_PRESERVE_RUN_AT",
+        "unique": {
+            "byFields": ["id"],
+            "byQueue": True,
+            "byPeriod": "60s",
+            "byStates": [
+                "TASK_STATE_SCHEDULED",
+                "TASK_STATE_AVAILABLE",
+                "TASK_STATE_BLOCKED",
+                "TASK_STATE_LEASED",
+                "TASK_STATE_RETRYING",
+            ],
+            "onConflict": "UNIQUE_CONFLICT_FAIL",
+        },
     }
 
 
@@ -93,6 +119,8 @@ def test_every_option_of_the_contract_can_be_given() -> None:
         ({"timeout": float("nan")}, "timeout must be"),
         ({"max_attempts": 0}, "max_attempts must be"),
         ({"concurrency_limit": 0}, "concurrency_limit must be"),
+        ({"job_key_mode": "upsert"}, "upsert"),
+        ({"unique": Unique(finished=["leased"])}, "finished must be any of"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(
@@ -109,6 +137,7 @@ def test_values_that_cannot_be_meant_are_refused(
         ({"timeout": True}, "timeout must be"),
         ({"run_at": 12345}, "run_at must be a datetime"),
         ({"tags": "one"}, "tags must be several"),
+        ({"unique": Unique(by_fields="id")}, "by_fields must be several"),
         ({"prority": 1}, "unknown enqueue option: prority"),
     ],
 )
