@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -214,7 +215,7 @@ async def test_a_successor_waits_for_its_concurrency_key_too(
 async def test_a_concurrency_key_with_room_does_not_let_a_successor_pass(
     api: Api, sql: Inspector, queue: str, key: str
 ) -> None:
-    shared = {"queue": queue, "concurrency_key": key, "concurrency_limit": 5}
+    shared: dict[str, Any] = {"queue": queue, "concurrency_key": key, "concurrency_limit": 5}
     await api.enqueue(run("a"), job_key=key, **shared)
     (held,) = await api.take(queue)
     second = await api.enqueue(run("b"), job_key=key, **shared)
@@ -332,7 +333,7 @@ async def test_removed_while_leased_a_job_goes_on_and_is_not_retried(
 
 
 async def test_bad_keys_are_refused(api: Api, queue: str) -> None:
-    async def fields(**options: object) -> dict[str, str]:
+    async def fields(**options: Any) -> dict[str, str]:
         refusal = await refused(api.send(request(run("a"), queue=queue, **options)))
         assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
         return refusal.fields
