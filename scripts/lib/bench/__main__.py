@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -58,6 +59,8 @@ def main(
     Each sample of a scenario is taken right after one of plain SQL on the same PostgreSQL; the
     first, smaller one is a warm-up and is not counted.
     """
+    # What was started must also be stopped when this process is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if profile is not None:
         profile.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if Console().is_terminal else 140)

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 from bench import plain_sql
@@ -94,7 +95,7 @@ class _LoadProcess:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
 
 @contextlib.contextmanager
@@ -118,11 +119,15 @@ class _Outcome:
 
 def _run(stage: Stage, orders: dict[str, Order]) -> _Outcome:
     """Runs the loads side by side, from the first one's start to the last one's end."""
-    with _loads(orders) as processes:
+    # The pool is left last: a load that waits for one that failed must be killed first.
+    with ThreadPoolExecutor() as pool, _loads(orders) as processes:
         before = stage.usage()
         for process in processes:
             process.start()
-        reports = [process.result() for process in processes]
+        running = [pool.submit(process.result) for process in processes]
+        for done in as_completed(running):
+            done.result()
+        reports = [done.result() for done in running]
         usage = stage.usage().since(before)
     seconds = max(r["ended"] for r in reports) - min(r["started"] for r in reports)
     return _Outcome(seconds, reports, usage)
