@@ -83,8 +83,9 @@ class Maintenance:
             ]
         )
         self._wakeups.announce(expired.woken)
-        _log.info("ended %d leases whose clock had passed", len(expired.tokens))
-        return 0 if len(expired.tokens) == _BATCH else _EXPIRY_SECONDS
+        if expired.tokens:
+            _log.info("ended %d leases whose clock had passed", len(expired.tokens))
+        return 0
 
     async def _promote(self) -> float:
         self._due.clear()

@@ -192,7 +192,7 @@ class TaskStore:
         return {row[0]: LiveLease(*row) for row in rows}
 
     async def expire_leases(self, limit: int) -> Expired | None:
-        """Ends leases whose clock has passed; None if there was none."""
+        """Ends leases whose clock has passed; None if there was nothing to look at any more."""
         rows = await self._clock.fetch("expire_leases", {"limit": limit})
         if not rows:
             return None

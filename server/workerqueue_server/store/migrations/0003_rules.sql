@@ -17,7 +17,8 @@ returns bigint language sql volatile as $$
     when p_policy is null then
       exp(least(p_attempt, 10)) * 1000 * (0.9 + 0.2 * random())
     else
-      least(p_policy[3], p_policy[1] * power(p_policy[2], least(p_attempt - 1, 200)))
+      -- The exponent is cut off where a double would overflow; the longest wait is far below.
+      least(p_policy[3], p_policy[1] * exp(least((p_attempt - 1) * ln(p_policy[2]), 600)))
         * (1 - p_policy[4] + 2 * p_policy[4] * random())
   end::bigint
 $$;

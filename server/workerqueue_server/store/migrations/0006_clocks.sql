@@ -2,7 +2,8 @@
 -- call these at any moment; each claims rows with skip locked, so no leader is needed.
 
 -- Ends up to p_limit leases whose clock has passed: lost (no heartbeat) or timed out (attempt
--- deadline). A lease that a heartbeat has moved on is only given its next time to look.
+-- deadline). A lease that a heartbeat has moved on is only given its next time to look. A row, even
+-- one without tokens, says that there may be more to look at.
 create function workerqueue.expire_leases(p_limit integer)
 returns table (
   tokens bytea[], timed_out boolean[], lanes integer[], positions bigint[], freed_queues text[],
@@ -26,6 +27,7 @@ declare
   v_holders uuid[];
   v_lanes integer[];
   v_positions bigint[];
+  v_looked bigint;
 begin
   with due as materialized (
     select t.id, t.ctid, t.lease_id, t.concurrency_key, t.counted_queue, t.lease_expires_at,
@@ -45,11 +47,17 @@ begin
          array_agg(d.attempt_deadline <= v_now),
          array_agg(d.concurrency_key) filter (where d.concurrency_key is not null),
          array_agg(distinct d.counted_queue) filter (where d.counted_queue is not null),
-         array_agg(d.id) filter (where d.job_key is not null)
-    into v_ids, v_tokens, v_timed_out, v_keys, v_freed, v_holders
+         array_agg(d.id) filter (where d.job_key is not null),
+         (select count(*) from due)
+    into v_ids, v_tokens, v_timed_out, v_keys, v_freed, v_holders, v_looked
     from due d
    where least(d.lease_expires_at, d.attempt_deadline) <= v_now;
   if v_ids is null then
+    if v_looked = p_limit then
+      return query
+      select '{}'::bytea[], '{}'::boolean[], null::integer[], null::bigint[], null::text[],
+             null::double precision;
+    end if;
     return;
   end if;
 
