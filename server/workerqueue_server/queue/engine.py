@@ -134,7 +134,11 @@ class Engine:
 
     async def _listen(self) -> None:
         await listen(
-            self._listen_dsn, self.server_id, self.wakeups.receive, self.dispatcher.sweep_soon
+            self._listen_dsn,
+            self.server_id,
+            self._hints,
+            self.wakeups.receive,
+            self.dispatcher.sweep_soon,
         )
 
 

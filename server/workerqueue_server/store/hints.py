@@ -10,12 +10,14 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from typing import Any
 
 import psycopg
 
 from workerqueue_server.store.errors import StoreError
 from workerqueue_server.store.link import Link, connect
+from workerqueue_server.store.statements import statement
 
 CHANNEL = "workerqueue"
 _log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ _LANES_PER_HINT = 200
 _TOKENS_PER_HINT = 100
 _TASKS_PER_HINT = 200
 _RECONNECT_SECONDS = 1.0
+_PRESENCE_SECONDS = 1.0
 
 
 class HintSender:
@@ -41,6 +44,13 @@ class HintSender:
         self._tasks: set[bytes] = set()
         self._watched: set[bytes] = set()
         self._waiting = asyncio.Event()
+        self._own_listener = 0
+        self._has_listeners = True
+        self._asked_at = -_PRESENCE_SECONDS
+
+    def listening(self, backend_pid: int) -> None:
+        """This server listens on the connection of that backend."""
+        self._own_listener = backend_pid
 
     def lanes(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Tasks may have become available in these lanes, from these positions on."""
@@ -84,15 +94,31 @@ class HintSender:
         """Sends until cancelled. A hint that cannot be sent is dropped: sweeps make up for it."""
         while True:
             await self._waiting.wait()
-            for payload in self._drain():
-                try:
+            try:
+                if not await self._somebody_listens():
+                    self._drain()
+                    continue
+                for payload in self._drain():
                     await self._link.fetch("notify", {"channel": CHANNEL, "payload": payload})
-                except StoreError as error:
-                    _log.debug("hint not sent: %s", error)
+            except StoreError as error:
+                _log.debug("hint not sent: %s", error)
 
     async def close(self) -> None:
         """Closes the connection."""
         await self._link.close()
+
+    async def _somebody_listens(self) -> bool:
+        """Whether another server listens; a lone server need not notify itself.
+
+        Asked about once a second, so a server that has just started may miss hints for so long; it
+        begins with a sweep of its own.
+        """
+        now = monotonic()
+        if now - self._asked_at >= _PRESENCE_SECONDS:
+            self._asked_at = now
+            rows = await self._link.fetch("other_listeners", {"own": self._own_listener})
+            self._has_listeners = rows[0][0]
+        return self._has_listeners
 
     def _drain(self) -> list[str]:
         self._waiting.clear()
@@ -128,6 +154,7 @@ def _in_chunks(task_ids: Iterable[bytes]) -> Iterator[list[str]]:
 async def listen(
     dsn: str,
     server_id: str,
+    sender: HintSender,
     on_hint: Callable[[dict[str, Any]], None],
     on_connect: Callable[[], None],
 ) -> None:
@@ -140,6 +167,8 @@ async def listen(
         try:
             async with await connect(dsn, "listen") as connection:
                 await connection.execute(f"listen {CHANNEL}")
+                await connection.execute(statement("announce_listener"))
+                sender.listening(connection.info.backend_pid)
                 on_connect()
                 async for notice in connection.notifies():
                     hint = _parse(notice.payload)
