@@ -211,12 +211,12 @@ class RemoveByJobKeyRequest(_message.Message):
     def __init__(self, job_key: _Optional[str] = ...) -> None: ...
 
 class RemoveByJobKeyResponse(_message.Message):
-    __slots__ = ("task_id", "deleted")
-    TASK_ID_FIELD_NUMBER: _ClassVar[int]
-    DELETED_FIELD_NUMBER: _ClassVar[int]
-    task_id: str
-    deleted: bool
-    def __init__(self, task_id: _Optional[str] = ..., deleted: bool = ...) -> None: ...
+    __slots__ = ("cancelled_task_id", "released_task_id")
+    CANCELLED_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    cancelled_task_id: str
+    released_task_id: str
+    def __init__(self, cancelled_task_id: _Optional[str] = ..., released_task_id: _Optional[str] = ...) -> None: ...
 
 class CancelTasksRequest(_message.Message):
     __slots__ = ("filter", "dry_run", "reason")

@@ -279,8 +279,8 @@ class WorkerQueueAdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveByJobKey(self, request, context):
-        """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
-        gives up the key and is not retried.
+        """Ends the job that has a key: a waiting task is cancelled; a leased one goes on, but gives up the
+        key and is not retried.
         NOT_FOUND: no live task holds the key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -87,8 +87,8 @@ class WorkerQueueAdminStub:
     NOT_FOUND: no such task.
     """
     RemoveByJobKey: _grpc.UnaryUnaryMultiCallable[_task_admin_pb2.RemoveByJobKeyRequest, _task_admin_pb2.RemoveByJobKeyResponse]
-    """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
-    gives up the key and is not retried.
+    """Ends the job that has a key: a waiting task is cancelled; a leased one goes on, but gives up the
+    key and is not retried.
     NOT_FOUND: no live task holds the key.
     """
     CancelTasks: _grpc.UnaryStreamMultiCallable[_task_admin_pb2.CancelTasksRequest, _task_admin_pb2.CancelTasksResponse]
@@ -221,8 +221,8 @@ class WorkerQueueAdminAsyncStub(WorkerQueueAdminStub):
     NOT_FOUND: no such task.
     """
     RemoveByJobKey: _aio.UnaryUnaryMultiCallable[_task_admin_pb2.RemoveByJobKeyRequest, _task_admin_pb2.RemoveByJobKeyResponse]  # type: ignore[assignment]
-    """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
-    gives up the key and is not retried.
+    """Ends the job that has a key: a waiting task is cancelled; a leased one goes on, but gives up the
+    key and is not retried.
     NOT_FOUND: no live task holds the key.
     """
     CancelTasks: _aio.UnaryStreamMultiCallable[_task_admin_pb2.CancelTasksRequest, _task_admin_pb2.CancelTasksResponse]  # type: ignore[assignment]
@@ -406,8 +406,8 @@ class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
         request: _task_admin_pb2.RemoveByJobKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_admin_pb2.RemoveByJobKeyResponse, _abc.Awaitable[_task_admin_pb2.RemoveByJobKeyResponse]]:
-        """Removes the live task that holds a job key: a waiting one is deleted; a leased one goes on, but
-        gives up the key and is not retried.
+        """Ends the job that has a key: a waiting task is cancelled; a leased one goes on, but gives up the
+        key and is not retried.
         NOT_FOUND: no live task holds the key.
         """
 

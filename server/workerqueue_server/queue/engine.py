@@ -10,17 +10,20 @@ from collections.abc import Awaitable, Callable
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.enqueue import Enqueuer
+from workerqueue_server.queue.errors import Refused
 from workerqueue_server.queue.keyed import KeyedCare, KeyedEnqueuer
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
 from workerqueue_server.queue.sessions import SessionBook
+from workerqueue_server.queue.task_admin import TaskAdmin
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
 from workerqueue_server.store.hints import HintSender, listen
 from workerqueue_server.store.keyed import KeyedStore
 from workerqueue_server.store.reads import ReadStore
 from workerqueue_server.store.records import Return
+from workerqueue_server.store.task_admin import TaskAdminStore
 from workerqueue_server.store.tasks import TaskStore
 
 _log = logging.getLogger(__name__)
@@ -45,6 +48,9 @@ class Engine:
         self.wakeups.on_changed = self.watcher.changed_elsewhere
         self.wakeups.on_watched = self.watcher.note_interest
         self.lanes = LaneTable(self.store)
+        self.task_admin = TaskAdmin(
+            TaskAdminStore(self.reads), self.reads, self.lanes, self.wakeups
+        )
         self.dispatcher = Dispatcher(
             self.store,
             self.lanes,
@@ -73,6 +79,10 @@ class Engine:
             await self.store.declare_queue(
                 queue.name, queue.max_in_flight_per_worker, queue.max_in_flight
             )
+        # Made ahead, so that an enqueue by SQL need not make them in its own transaction.
+        await self.lanes.ids(
+            [(k.policy.queue, k.name, k.policy.priority) for k in self.catalog.kinds.values()]
+        )
         await self.reads.open()
         await self.dispatcher.sweep()
         for name, loop in self._loops():
@@ -96,6 +106,15 @@ class Engine:
         """Returns leases that no worker received; their attempts are not charged."""
         future: asyncio.Future[object] = asyncio.ensure_future(
             self.desk.take_back([Return(token, "release") for token in tokens])
+        )
+        self._background.add(future)
+        future.add_done_callback(self._given_back)
+
+    def reject(self, token: bytes, reason: Refused) -> None:
+        """Buries a leased task whose payload cannot be delivered."""
+        error = {"type": "InvalidPayload", "message": reason.message}
+        future: asyncio.Future[object] = asyncio.ensure_future(
+            self.desk.take_back([Return(token, "fail", error=error, permanent=True)])
         )
         self._background.add(future)
         future.add_done_callback(self._given_back)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from workerqueue.v1 import policy_pb2
 from workerqueue_server.queue import bounds
@@ -72,6 +73,14 @@ class Checker:
         if not low <= value <= high:
             self.fail(field, f"must be {low:g} to {high:g}, not {value:g}")
         return value
+
+    def time(self, field: str, value: Timestamp) -> str:
+        """The time in RFC 3339; a violation if it has no such form."""
+        try:
+            return value.ToJsonString()
+        except ValueError:
+            self.fail(field, "must be a time between the years 1 and 9999")
+            return ""
 
     def milliseconds(self, field: str, value: Duration, limits: tuple[int, int]) -> int:
         """The duration in milliseconds; a violation if it is outside the limits."""

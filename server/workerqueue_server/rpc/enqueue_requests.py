@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from workerqueue.v1 import worker_queue_pb2
 from workerqueue_server.queue import bounds
@@ -188,11 +187,11 @@ def _more_fields(
     fields: dict[str, object] = {}
     when = options.WhichOneof("when")
     if when == "run_at":
-        fields["run_at"] = _time("run_at", options.run_at, check)
+        fields["run_at"] = check.time("run_at", options.run_at)
     elif when == "delay":
         fields["delay_ms"] = check.milliseconds("delay", options.delay, bounds.DELAY_MS)
     if options.HasField("expire_at"):
-        fields["expire_at"] = _time("expire_at", options.expire_at, check)
+        fields["expire_at"] = check.time("expire_at", options.expire_at)
     retry = read_retry(options.retry, check) if options.HasField("retry") else kind.policy.retry
     if retry is not None:
         fields["retry_policy"] = list(retry)
@@ -209,14 +208,6 @@ def _more_fields(
     if options.HasField("unique"):
         fields |= unique_fields(options.unique, check)
     return fields
-
-
-def _time(field: str, value: Timestamp, check: Checker) -> str:
-    try:
-        return value.ToJsonString()
-    except ValueError:
-        check.fail(field, "must be a time between the years 1 and 9999")
-        return ""
 
 
 def _tags(options: worker_queue_pb2.TaskOptions, check: Checker) -> list[str]:

@@ -1,6 +1,6 @@
 """Reading tasks for people and producers, on a pool of its own beside the hot path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from workerqueue_server.store import binary
-from workerqueue_server.store.errors import DatabaseUnavailable, translate
+from workerqueue_server.store.errors import DatabaseUnavailable, is_worth_repeating, translate
 from workerqueue_server.store.statements import statement
 
 Record = dict[str, Any]
@@ -18,6 +18,7 @@ FINAL_STATES = frozenset({"succeeded", "dead", "cancelled", "expired"})
 
 _POOL_SIZE = 4
 _WAIT_SECONDS = 5.0
+_ATTEMPTS = 5
 
 
 class TaskSnapshot(NamedTuple):
@@ -62,22 +63,37 @@ class ReadStore:
         """Closes the pool."""
         await self._pool.close()
 
-    async def fetch(self, name: str, parameters: dict[str, object]) -> list[Record]:
-        """The rows of the statement ``sql/<name>.sql`` as dictionaries."""
-        try:
-            async with self._pool.connection() as connection:
-                cursor = connection.cursor(binary=True)
-                await cursor.execute(statement(name), parameters)
-                rows: list[Record] = await cursor.fetchall() if cursor.description else []
-                return rows
-        except PoolTimeout as error:
-            raise DatabaseUnavailable(str(error)) from error
-        except psycopg.Error as error:
-            raise translate(error) from error
+    async def fetch(
+        self, name: str, parameters: Mapping[str, object] | None = None
+    ) -> list[Record]:
+        """The rows of the statement ``sql/<name>.sql`` as dictionaries.
+
+        A statement that lost a deadlock is repeated.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self._pool.connection() as connection:
+                    cursor = connection.cursor(binary=True)
+                    await cursor.execute(statement(name), parameters)
+                    rows: list[Record] = await cursor.fetchall() if cursor.description else []
+                    return rows
+            except PoolTimeout as error:
+                raise DatabaseUnavailable(str(error)) from error
+            except psycopg.Error as error:
+                if is_worth_repeating(error) and attempt + 1 < _ATTEMPTS:
+                    continue
+                raise translate(error) from error
+        raise AssertionError("unreachable")
 
     async def tasks(self, task_ids: Sequence[bytes]) -> dict[bytes, Record]:
         """The tasks of these ids that exist, live or finished."""
         rows = await self.fetch("get_tasks", {"ids": binary.UuidArray(task_ids)})
+        return {row["id"].bytes: row for row in rows}
+
+    async def task_rows(self, task_ids: Sequence[bytes], *, full: bool) -> dict[bytes, Record]:
+        """The tasks of these ids that exist; not full: without payloads, results, checkpoints."""
+        name = "get_tasks" if full else "list_tasks"
+        rows = await self.fetch(name, {"ids": binary.UuidArray(task_ids)})
         return {row["id"].bytes: row for row in rows}
 
     async def snapshots(self, task_ids: Sequence[bytes]) -> dict[bytes, TaskSnapshot]:

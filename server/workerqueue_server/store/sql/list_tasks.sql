@@ -1,0 +1,22 @@
+-- Tasks by id, live or finished, without what only a full view shows.
+select t.id, l.kind, l.queue, l.priority, t.state::text as state, t.attempt, t.max_attempts,
+       null::bytea as payload, null::jsonb as args, t.timeout_ms, t.lease_duration_ms,
+       t.created_at, t.run_at, t.expire_at, t.started_at, null::timestamptz as finished_at,
+       t.lease_expires_at, t.attempt_deadline, t.worker_id, t.concurrency_key,
+       t.concurrency_limit, t.job_key, t.tags, t.metadata, t.retry_policy, t.retention,
+       null::bytea as result, t.last_error - 'trace' as last_error, t.progress,
+       t.progress_message, null::bytea as checkpoint
+  from workerqueue.tasks t
+  join workerqueue.lanes l using (lane_id)
+ where t.id = any (%(ids)s)
+union all
+select h.id, l.kind, l.queue, l.priority, h.state::text, h.attempt, h.max_attempts,
+       null, null, h.timeout_ms, h.lease_duration_ms,
+       h.created_at, h.run_at, h.expire_at, h.started_at, h.finished_at,
+       null, null, h.worker_id, h.concurrency_key,
+       h.concurrency_limit, h.job_key, h.tags, h.metadata, h.retry_policy, h.retention,
+       null, h.last_error - 'trace', h.progress,
+       h.progress_message, null
+  from workerqueue.history h
+  join workerqueue.lanes l using (lane_id)
+ where h.id = any (%(ids)s)
