@@ -51,7 +51,7 @@ class ServerProcess:
         self.log_file = self._folder / "log"
         self._command = [
             *(sys.executable, "-m", "workerqueue_server.cli.main", "serve"),
-            *("--listen", "127.0.0.1:0", "--port-file", str(self._port_file)),
+            *("--port-file", str(self._port_file)),
             *("--drain-seconds", str(drain_seconds)),
             *(("--dsn", dsn) if dsn is not None else ()),
             *(("--data-dir", str(data_dir)) if data_dir is not None else ()),
@@ -79,11 +79,12 @@ class ServerProcess:
         return None if self._process is None else self._process.poll()
 
     def launch(self) -> None:
-        """Starts the process without waiting for it to serve."""
+        """Starts the process without waiting for it to serve; again, on the port that it had."""
+        self._port_file.unlink(missing_ok=True)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WORKERQUEUE_")}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, "--listen", self.address],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
