@@ -22,53 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from workerqueue.v1 import worker_queue_pb2 as workerqueue_dot_v1_dot_worker__queue__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dworkerqueue/v1/schedule.proto\x12\x0eworkerqueue.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!workerqueue/v1/worker_queue.proto\"\xc3\x05\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12,\n\x04task\x18\x04 \x01(\x0b\x32\x1e.workerqueue.v1.EnqueueRequest\x12/\n\x08\x63\x61tch_up\x18\x05 \x01(\x0e\x32\x1d.workerqueue.v1.CatchUpPolicy\x12\x16\n\x0e\x63\x61tch_up_limit\x18\x06 \x01(\x05\x12.\n\x07overlap\x18\x07 \x01(\x0e\x32\x1d.workerqueue.v1.OverlapPolicy\x12,\n\x08start_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x65nd_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06paused\x18\n \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x0e\n\x06source\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bnext_run_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0enext_run_times\x18\x10 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blast_run_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_task_id\x18\x12 \x01(\t\x12\x14\n\x0clast_problem\x18\x13 \x01(\t\x12\x12\n\ntasks_made\x18\x14 \x01(\x03\x12\x15\n\rticks_skipped\x18\x15 \x01(\x03\"C\n\x15\x43reateScheduleRequest\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\"D\n\x16\x43reateScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\"Z\n\x15UpdateScheduleRequest\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"D\n\x16UpdateScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\")\n\x12GetScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"A\n\x13GetScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\"=\n\x14ListSchedulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x15ListSchedulesResponse\x12+\n\tschedules\x18\x01 \x03(\x0b\x32\x18.workerqueue.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x15\x44\x65leteScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse\"+\n\x14PauseScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"C\n\x15PauseScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\",\n\x15ResumeScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"D\n\x16ResumeScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\">\n\x16TriggerScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"L\n\x17TriggerScheduleResponse\x12\x31\n\x08\x65nqueued\x18\x01 \x01(\x0b\x32\x1f.workerqueue.v1.EnqueueResponse*\x7f\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41TCH_UP_POLICY_SKIP\x10\x01\x12\x1a\n\x16\x43\x41TCH_UP_POLICY_LATEST\x10\x02\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x03*~\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERLAP_POLICY_ALLOW\x10\x01\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x02\x12\x1a\n\x16OVERLAP_POLICY_REPLACE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dworkerqueue/v1/schedule.proto\x12\x0eworkerqueue.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!workerqueue/v1/worker_queue.proto\"\xce\x06\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12,\n\x04task\x18\x04 \x01(\x0b\x32\x1e.workerqueue.v1.EnqueueRequest\x12/\n\x08\x63\x61tch_up\x18\x05 \x01(\x0e\x32\x1d.workerqueue.v1.CatchUpPolicy\x12\x16\n\x0e\x63\x61tch_up_limit\x18\x06 \x01(\x05\x12-\n\nlate_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x07overlap\x18\x08 \x01(\x0e\x32\x1d.workerqueue.v1.OverlapPolicy\x12)\n\x06jitter\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x65xpire_after\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08start_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x65nd_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06paused\x18\r \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x0e \x01(\t\x12\x0e\n\x06source\x18\x0f \x01(\t\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bnext_run_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0enext_run_times\x18\x13 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blast_run_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_task_id\x18\x15 \x01(\t\x12\x14\n\x0clast_problem\x18\x16 \x01(\t\x12\x12\n\ntasks_made\x18\x17 \x01(\x03\x12\x15\n\rticks_skipped\x18\x18 \x01(\x03\"Z\n\x15\x43reateScheduleRequest\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"D\n\x16\x43reateScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\"Z\n\x15UpdateScheduleRequest\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"D\n\x16UpdateScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\"A\n\x12GetScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x16\n\x0enext_run_times\x18\x02 \x01(\x05\"A\n\x13GetScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\"=\n\x14ListSchedulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x15ListSchedulesResponse\x12+\n\tschedules\x18\x01 \x03(\x0b\x32\x18.workerqueue.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x15\x44\x65leteScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x19\n\x11\x65ven_if_from_file\x18\x02 \x01(\x08\"\x18\n\x16\x44\x65leteScheduleResponse\"+\n\x14PauseScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"C\n\x15PauseScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\",\n\x15ResumeScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"D\n\x16ResumeScheduleResponse\x12*\n\x08schedule\x18\x01 \x01(\x0b\x32\x18.workerqueue.v1.Schedule\">\n\x16TriggerScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"L\n\x17TriggerScheduleResponse\x12\x31\n\x08\x65nqueued\x18\x01 \x01(\x0b\x32\x1f.workerqueue.v1.EnqueueResponse*\x7f\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41TCH_UP_POLICY_SKIP\x10\x01\x12\x1a\n\x16\x43\x41TCH_UP_POLICY_LATEST\x10\x02\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x03*~\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERLAP_POLICY_ALLOW\x10\x01\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x02\x12\x1a\n\x16OVERLAP_POLICY_REPLACE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'workerqueue.v1.schedule_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CATCHUPPOLICY']._serialized_start=1840
-  _globals['_CATCHUPPOLICY']._serialized_end=1967
-  _globals['_OVERLAPPOLICY']._serialized_start=1969
-  _globals['_OVERLAPPOLICY']._serialized_end=2095
-  _globals['_SCHEDULE']._serialized_start=118
-  _globals['_SCHEDULE']._serialized_end=825
-  _globals['_CREATESCHEDULEREQUEST']._serialized_start=827
-  _globals['_CREATESCHEDULEREQUEST']._serialized_end=894
-  _globals['_CREATESCHEDULERESPONSE']._serialized_start=896
-  _globals['_CREATESCHEDULERESPONSE']._serialized_end=964
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=966
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1056
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1058
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1126
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1128
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1169
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=1171
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=1236
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1238
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1299
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1301
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1394
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1396
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1440
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1442
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1466
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1468
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1511
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1513
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1580
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1582
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1626
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1628
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1696
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1698
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1760
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1762
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1838
+  _globals['_CATCHUPPOLICY']._serialized_start=2085
+  _globals['_CATCHUPPOLICY']._serialized_end=2212
+  _globals['_OVERLAPPOLICY']._serialized_start=2214
+  _globals['_OVERLAPPOLICY']._serialized_end=2340
+  _globals['_SCHEDULE']._serialized_start=150
+  _globals['_SCHEDULE']._serialized_end=996
+  _globals['_CREATESCHEDULEREQUEST']._serialized_start=998
+  _globals['_CREATESCHEDULEREQUEST']._serialized_end=1088
+  _globals['_CREATESCHEDULERESPONSE']._serialized_start=1090
+  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1158
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1160
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1250
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1252
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1320
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=1322
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=1387
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=1389
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=1454
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1456
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1517
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1519
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1612
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1614
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1685
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1687
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1711
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1713
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1756
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1758
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1825
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1827
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1871
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1873
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1941
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1943
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=2005
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=2007
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=2083
 # @@protoc_insertion_point(module_scope)

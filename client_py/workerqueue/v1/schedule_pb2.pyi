@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from workerqueue.v1 import worker_queue_pb2 as _worker_queue_pb2
 from google.protobuf.internal import containers as _containers
@@ -34,14 +35,17 @@ OVERLAP_POLICY_SKIP: OverlapPolicy
 OVERLAP_POLICY_REPLACE: OverlapPolicy
 
 class Schedule(_message.Message):
-    __slots__ = ("schedule_id", "cron", "time_zone", "task", "catch_up", "catch_up_limit", "overlap", "start_at", "end_at", "paused", "description", "source", "created_at", "updated_at", "next_run_at", "next_run_times", "last_run_at", "last_task_id", "last_problem", "tasks_made", "ticks_skipped")
+    __slots__ = ("schedule_id", "cron", "time_zone", "task", "catch_up", "catch_up_limit", "late_after", "overlap", "jitter", "expire_after", "start_at", "end_at", "paused", "description", "source", "created_at", "updated_at", "next_run_at", "next_run_times", "last_run_at", "last_task_id", "last_problem", "tasks_made", "ticks_skipped")
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
     CRON_FIELD_NUMBER: _ClassVar[int]
     TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     CATCH_UP_FIELD_NUMBER: _ClassVar[int]
     CATCH_UP_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LATE_AFTER_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    JITTER_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_AFTER_FIELD_NUMBER: _ClassVar[int]
     START_AT_FIELD_NUMBER: _ClassVar[int]
     END_AT_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
@@ -62,7 +66,10 @@ class Schedule(_message.Message):
     task: _worker_queue_pb2.EnqueueRequest
     catch_up: CatchUpPolicy
     catch_up_limit: int
+    late_after: _duration_pb2.Duration
     overlap: OverlapPolicy
+    jitter: _duration_pb2.Duration
+    expire_after: _duration_pb2.Duration
     start_at: _timestamp_pb2.Timestamp
     end_at: _timestamp_pb2.Timestamp
     paused: bool
@@ -77,13 +84,15 @@ class Schedule(_message.Message):
     last_problem: str
     tasks_made: int
     ticks_skipped: int
-    def __init__(self, schedule_id: _Optional[str] = ..., cron: _Optional[str] = ..., time_zone: _Optional[str] = ..., task: _Optional[_Union[_worker_queue_pb2.EnqueueRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpPolicy, str]] = ..., catch_up_limit: _Optional[int] = ..., overlap: _Optional[_Union[OverlapPolicy, str]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., paused: bool = ..., description: _Optional[str] = ..., source: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_run_times: _Optional[_Iterable[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]]] = ..., last_run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_task_id: _Optional[str] = ..., last_problem: _Optional[str] = ..., tasks_made: _Optional[int] = ..., ticks_skipped: _Optional[int] = ...) -> None: ...
+    def __init__(self, schedule_id: _Optional[str] = ..., cron: _Optional[str] = ..., time_zone: _Optional[str] = ..., task: _Optional[_Union[_worker_queue_pb2.EnqueueRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpPolicy, str]] = ..., catch_up_limit: _Optional[int] = ..., late_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., overlap: _Optional[_Union[OverlapPolicy, str]] = ..., jitter: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., paused: bool = ..., description: _Optional[str] = ..., source: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_run_times: _Optional[_Iterable[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]]] = ..., last_run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_task_id: _Optional[str] = ..., last_problem: _Optional[str] = ..., tasks_made: _Optional[int] = ..., ticks_skipped: _Optional[int] = ...) -> None: ...
 
 class CreateScheduleRequest(_message.Message):
-    __slots__ = ("schedule",)
+    __slots__ = ("schedule", "validate_only")
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     schedule: Schedule
-    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ..., validate_only: bool = ...) -> None: ...
 
 class CreateScheduleResponse(_message.Message):
     __slots__ = ("schedule",)
@@ -106,10 +115,12 @@ class UpdateScheduleResponse(_message.Message):
     def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ...) -> None: ...
 
 class GetScheduleRequest(_message.Message):
-    __slots__ = ("schedule_id",)
+    __slots__ = ("schedule_id", "next_run_times")
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    NEXT_RUN_TIMES_FIELD_NUMBER: _ClassVar[int]
     schedule_id: str
-    def __init__(self, schedule_id: _Optional[str] = ...) -> None: ...
+    next_run_times: int
+    def __init__(self, schedule_id: _Optional[str] = ..., next_run_times: _Optional[int] = ...) -> None: ...
 
 class GetScheduleResponse(_message.Message):
     __slots__ = ("schedule",)
@@ -134,10 +145,12 @@ class ListSchedulesResponse(_message.Message):
     def __init__(self, schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class DeleteScheduleRequest(_message.Message):
-    __slots__ = ("schedule_id",)
+    __slots__ = ("schedule_id", "even_if_from_file")
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    EVEN_IF_FROM_FILE_FIELD_NUMBER: _ClassVar[int]
     schedule_id: str
-    def __init__(self, schedule_id: _Optional[str] = ...) -> None: ...
+    even_if_from_file: bool
+    def __init__(self, schedule_id: _Optional[str] = ..., even_if_from_file: bool = ...) -> None: ...
 
 class DeleteScheduleResponse(_message.Message):
     __slots__ = ()
