@@ -3,6 +3,13 @@
 Layers, each importing only what stands to its right: `cli`, `app`, `rpc`, `queue`, `store`.
 """
 
-from importlib.metadata import version
+__version__: str
 
-__version__ = version("workerqueue")
+
+def __getattr__(name: str) -> str:
+    # Read when asked for: importlib.metadata would double the time `workerqueue --help` takes.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("workerqueue")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -29,10 +30,16 @@ def load_catalog(paths: tuple[Path, ...]) -> Catalog:
     return Catalog.load(sets)
 
 
-async def run_server(settings: Settings, *, share_port: bool = False) -> None:
+async def run_server(
+    settings: Settings,
+    *,
+    share_port: bool = False,
+    on_serving: Callable[[int], None] | None = None,
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
-    Raises CatalogError, StoreError or OSError with the reason when it cannot start.
+    ``on_serving`` is called with the bound port once calls are answered. Raises CatalogError,
+    StoreError or OSError with the reason when it cannot start.
     """
     catalog = load_catalog(settings.descriptors)
     stopping = asyncio.Event()
@@ -62,6 +69,8 @@ async def run_server(settings: Settings, *, share_port: bool = False) -> None:
         )
         if settings.port_file is not None:
             _write_port(settings.port_file, port)
+        if on_serving is not None:
+            on_serving(port)
         await stopping.wait()
         _log.info("draining for up to %g s", settings.drain_seconds)
         await server.stop(settings.drain_seconds)

@@ -1,52 +1,196 @@
-"""Settings: flags over environment over defaults, checked at start."""
+"""The server's settings: flags over environment over file over defaults, checked at start.
+
+`Settings` is the one list of them. Flags, environment variables, the file's keys and the table in
+the documentation are derived from its fields.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PREFIX = "WORKERQUEUE_"
+
+
+def _split_paths(value: object) -> object:
+    # As in PATH, so that a variable needs no quoting of JSON.
+    return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+
+def _check_dsn(value: str) -> str:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        conninfo_to_dict(value)
+    except ProgrammingError:
+        # The driver's own words repeat the DSN, and with it a password.
+        raise ValueError(
+            "must be a PostgreSQL connection string, such as postgresql://user@host:5432/database"
+        ) from None
+    return value
+
+
+def _check_file(value: Path) -> Path:
+    if not value.is_file():
+        raise ValueError(f"there is no file {value}")
+    return value
+
+
+def _check_parent(value: Path) -> Path:
+    if not value.parent.is_dir():
+        raise ValueError(f"there is no folder {value.parent}")
+    return value
+
+
+_Dsn = Annotated[str, AfterValidator(_check_dsn)]
+_ExistingFile = Annotated[Path, AfterValidator(_check_file)]
+_FileToWrite = Annotated[Path, AfterValidator(_check_parent)]
+_Files = Annotated[tuple[_ExistingFile, ...], NoDecode, BeforeValidator(_split_paths)]
+
+
+def _setting(
+    default: Any,
+    description: str,
+    *,
+    flag: str | None = None,
+    metavar: str | None = None,
+    secret: bool = False,
+    ge: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """A field with what flags and documentation need to know about it.
+
+    ``flag`` is the flag's name where it is not the field's; a ``secret`` may hold a password.
+    """
+    about: JsonDict = {"flag": flag, "metavar": metavar, "secret": secret}
+    return Field(default, description=description, json_schema_extra=about, ge=ge, le=le)
 
 
 class Settings(BaseSettings):
-    """The server's settings. Each can be set as ``WORKERQUEUE_<NAME>`` in the environment."""
+    """The server's settings; read them with `workerqueue_server.app.configuration.load`."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKERQUEUE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", validate_default=False)
 
-    address: str = Field(
-        "127.0.0.1:50551", description="Where to listen: host:port; port 0 picks one."
+    address: str = _setting(
+        "127.0.0.1:50551",
+        "Where to listen. Port 0 picks a free one.",
+        flag="--listen",
+        metavar="HOST:PORT",
     )
-    dsn: str | None = Field(
-        None, description="PostgreSQL 15 or newer. Unset: the embedded Postgres in data_dir."
+    dsn: _Dsn | None = _setting(
+        None,
+        "The database: PostgreSQL 15 or newer. Without it the embedded PostgreSQL runs in "
+        "`data_dir`.",
+        metavar="DSN",
+        secret=True,
     )
-    listen_dsn: str | None = Field(
-        None, description="DSN for LISTEN where dsn goes through PgBouncer in transaction mode."
+    listen_dsn: _Dsn | None = _setting(
+        None,
+        "The database for LISTEN, where `dsn` goes through PgBouncer in transaction mode.",
+        metavar="DSN",
+        secret=True,
     )
-    data_dir: Path = Field(
-        Path(".workerqueue"), description="Folder of the embedded Postgres; survives restarts."
+    data_dir: Path = _setting(
+        Path(".workerqueue"),
+        "The folder of the embedded PostgreSQL. Its data survives restarts.",
+        metavar="FOLDER",
     )
-    descriptors: tuple[Path, ...] = Field(
-        (), description="Descriptor sets with your own task kinds."
+    migrate: bool = _setting(
+        True, "Whether the server brings the schema up to date when it starts."
     )
-    processes: int = Field(1, ge=1, le=64, description="Server processes that share the port.")
-    drain_seconds: float = Field(
-        10.0, ge=0, le=3600, description="How long workers may finish after SIGTERM."
+    descriptors: _Files = _setting(
+        (),
+        "Descriptor sets with your own task kinds. The flag may be given several times; in the "
+        f"environment they are separated by `{os.pathsep}`.",
+        metavar="FILE",
     )
-    reflection: bool = Field(True, description="Whether grpcurl may ask for the contract.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged."
+    processes: int = _setting(
+        1, "Server processes that share the port, 1 to 64.", metavar="NUMBER", ge=1, le=64
     )
-    log_format: Literal["console", "json"] = Field(
-        "console", description="Lines for people, or one JSON object a line."
+    drain_seconds: float = _setting(
+        10.0,
+        "How long workers may finish their tasks after SIGTERM, 0 to 3600.",
+        metavar="SECONDS",
+        ge=0,
+        le=3600,
     )
-    port_file: Path | None = Field(None, description="File to write the bound port to.")
-    migrate: bool = Field(True, description="Whether serve brings the schema up to date.")
+    reflection: bool = _setting(
+        True, "Whether grpcurl and the command line may ask for the contract."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "The least level that is logged."
+    )
+    log_format: Literal["console", "json"] = _setting(
+        "console", "Log lines for people, or one JSON object a line."
+    )
+    port_file: _FileToWrite | None = _setting(
+        None, "A file to write the bound port to once the server listens.", metavar="FILE"
+    )
 
     @field_validator("address")
     @classmethod
     def _check_address(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        if not host or not port.isdecimal() or int(port) > 65535:
             raise ValueError("must be host:port, such as 127.0.0.1:50551")
+        if ":" in host and not host.startswith("["):
+            raise ValueError("an IPv6 address needs brackets, such as [::1]:50551")
         return value
+
+    @field_validator("listen_dsn")
+    @classmethod
+    def _check_listen_dsn(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "dsn" in info.data and info.data["dsn"] is None:
+            raise ValueError("is of use only together with dsn")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but what is passed in: `configuration.load` reads the sources and notes them."""
+        return (init_settings,)
+
+
+def about(name: str) -> dict[str, Any]:
+    """A setting's flag, metavar and secret, as given to `_setting`."""
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return dict(extra)
+
+
+def flag_of(name: str) -> str:
+    """The flag of ``serve`` that sets it, such as ``--data-dir``."""
+    return about(name)["flag"] or "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that sets it."""
+    return PREFIX + name.upper()
+
+
+def is_secret(name: str) -> bool:
+    """Whether its value may hold a password."""
+    return bool(about(name)["secret"])
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The values of a setting that has few; empty: it has many."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()

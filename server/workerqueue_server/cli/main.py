@@ -1,118 +1,75 @@
-"""``workerqueue serve | migrate | health``."""
+"""``workerqueue``: the command line of the server and of its operators.
+
+Only the command that is called is imported, and with it only what it needs: this module and what it
+imports must stay free of gRPC, protobuf, pydantic and the database driver.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-from pathlib import Path
-from typing import Any
-
 import click
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pydantic import ValidationError
 
-from workerqueue_server import __version__
-from workerqueue_server.app.logs import configure_logs
-from workerqueue_server.app.processes import run_processes
-from workerqueue_server.app.server import run_server
-from workerqueue_server.app.settings import Settings
-from workerqueue_server.queue.catalog import CatalogError
-from workerqueue_server.store.errors import StoreError
-from workerqueue_server.store.migrator import applied_versions, load_migrations, migrate
+from workerqueue_server.cli.groups import RootGroup
 
-_CANNOT_START = 3
+_REMOTE = "workerqueue_server.cli.remote"
+_LOCAL = "workerqueue_server.cli.local"
+
+_SECTIONS = {
+    "Run a server": {
+        "dev": (f"{_LOCAL}.dev:dev", "Run a server with a database of its own, to try things."),
+        "serve": (f"{_LOCAL}.serve:serve", "Run the server until SIGTERM."),
+        "migrate": (f"{_LOCAL}.migrate:migrate", "Bring the database's schema up to date."),
+        "settings": (f"{_LOCAL}.settings:settings", "Show the server's effective settings."),
+    },
+    "Work with tasks": {
+        "enqueue": (f"{_REMOTE}.enqueue:enqueue", "Store a task, or many."),
+        "tasks": (f"{_REMOTE}.tasks:tasks", "List, show, retry, cancel, delete and watch tasks."),
+        "dead": (f"{_REMOTE}.dead:dead", "List, retry and purge dead tasks."),
+        "schedules": (f"{_REMOTE}.schedules:schedules", "Tasks made by the clock."),
+    },
+    "Operate": {
+        "queues": (f"{_REMOTE}.queues:queues", "List, pause, resume, limit and purge queues."),
+        "kinds": (f"{_REMOTE}.kinds:kinds", "List and explain the kinds of task."),
+        "workers": (f"{_REMOTE}.workers:workers", "List, drain and resume workers."),
+        "top": (f"{_REMOTE}.top:top", "Watch rates, depths and workers live."),
+        "health": (f"{_REMOTE}.health:health", "Say whether the server is serving."),
+        "doctor": (f"{_LOCAL}.doctor:doctor", "Check server and database, with advice."),
+        "bench": (f"{_REMOTE}.bench:bench", "Put a small load on a server and measure it."),
+    },
+    "This command": {
+        "completion": (f"{_LOCAL}.completion:completion", "Print a shell's completion script."),
+    },
+}
 
 
-@click.group()
-@click.version_option(__version__, prog_name="workerqueue")
-def main() -> None:
-    """A worker queue that any language can work on."""
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        import workerqueue_server
+
+        click.echo(f"workerqueue {workerqueue_server.__version__}")
+        ctx.exit()
 
 
-def _settings(**flags: Any) -> Settings:
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        problems = "\n".join(
-            f"  {e['loc'][0]} (WORKERQUEUE_{str(e['loc'][0]).upper()}): {e['msg']}"
-            for e in error.errors()
-        )
-        raise click.UsageError(f"wrong settings:\n{problems}") from error
-
-
-@main.command()
-@click.option("--listen", "address", metavar="HOST:PORT", help="Where to listen [127.0.0.1:50551].")
-@click.option("--dsn", help="PostgreSQL 15 or newer; without it the embedded Postgres runs.")
-@click.option("--listen-dsn", help="DSN for LISTEN, where --dsn goes through PgBouncer.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Embedded Postgres' folder.")
-@click.option(
-    "--descriptors",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A descriptor set with your own task kinds; repeatable.",
+@click.group(
+    cls=RootGroup,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 unreachable or "
+    "cannot start, 4 not allowed, 5 the awaited task failed, 6 it still runs, 130 interrupted.",
 )
-@click.option("--processes", type=int, help="Server processes that share the port [1].")
-@click.option("--drain-seconds", type=float, help="Time for workers to finish at SIGTERM [10].")
-@click.option("--reflection/--no-reflection", default=None, help="Answer reflection [yes].")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-@click.option("--log-format", type=click.Choice(["console", "json"]))
-@click.option("--port-file", type=click.Path(path_type=Path), help="Write the bound port here.")
-@click.option("--migrate/--no-migrate", default=None, help="Bring the schema up to date [yes].")
-def serve(**flags: Any) -> None:
-    """Run the server until SIGTERM."""
-    settings = _settings(**flags)
-    configure_logs(settings.log_level, settings.log_format)
-    try:
-        if settings.processes > 1:
-            sys.exit(run_processes(settings))
-        asyncio.run(run_server(settings))
-    except (CatalogError, StoreError, OSError) as error:
-        click.echo(f"workerqueue: cannot start: {error}", err=True)
-        sys.exit(_CANNOT_START)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version.",
+)
+def main() -> None:
+    """A task queue on PostgreSQL that any language can work on.
 
-
-@main.command("migrate")
-@click.argument("action", type=click.Choice(["up", "status"]), default="up")
-@click.option("--dsn", help="The database.")
-def migrate_command(action: str, dsn: str | None) -> None:
-    """Bring the database's schema up to date, or show where it is."""
-    settings = _settings(dsn=dsn)
-    if settings.dsn is None:
-        raise click.UsageError("name the database with --dsn (WORKERQUEUE_DSN)")
-    try:
-        if action == "up":
-            for migration in asyncio.run(migrate(settings.dsn)):
-                click.echo(f"applied {migration.version:04} {migration.name}")
-        applied = asyncio.run(applied_versions(settings.dsn))
-    except StoreError as error:
-        click.echo(f"workerqueue: {error}", err=True)
-        sys.exit(_CANNOT_START)
-    for migration in load_migrations():
-        state = "applied" if migration.version in applied else "missing"
-        click.echo(f"{migration.version:04} {migration.name}: {state}")
-
-
-@main.command()
-@click.option("--address", help="The server [WORKERQUEUE_ADDRESS or 127.0.0.1:50551].")
-@click.option("--timeout", type=float, default=3.0, show_default=True, help="Seconds to wait.")
-def health(address: str | None, timeout: float) -> None:
-    """Exit 0 if the server is serving, 1 if not."""
-    target = address or os.environ.get("WORKERQUEUE_ADDRESS") or "127.0.0.1:50551"
-    # Where a server listens everywhere, it is asked on this machine.
-    target = target.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
-    try:
-        with grpc.insecure_channel(target) as channel:
-            stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-    except grpc.RpcError as error:
-        click.echo(f"{target}: {error.code().name}", err=True)
-        sys.exit(1)
-    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    click.echo(f"{target}: {name}")
-    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1)
+    Operator commands reach the server at --address (WORKERQUEUE_ADDRESS; by default
+    127.0.0.1:50551) and need nothing but that.
+    """
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Commands that work against any server, over its gRPC services alone."""
