@@ -107,26 +107,19 @@ class KeyedEnqueuer:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _flush(self, items: list[_Item]) -> list[EnqueueResult | None]:
-        specs: dict[Spec, int] = {}
-        tasks = [item.task for item in items]
-        spec_nos = [specs.setdefault(task.spec, len(specs)) for task in tasks]
-        lane_ids = await self._lanes.ids([(s.queue, s.kind, s.priority) for s in specs])
         stored = await self._store.enqueue(
-            KeyedTasks(
-                NewTasks(
-                    ids=[task.task_id for task in tasks],
-                    payloads=[task.payload for task in tasks],
-                    keys=[task.concurrency_key for task in tasks],
-                    spec_nos=spec_nos,
-                    specs=[s.as_json(lane) for s, lane in zip(specs, lane_ids, strict=True)],
-                ),
-                job_keys=[task.job_key for task in tasks],
-                unique_keys=[task.unique_key for task in tasks],
-                client_ids=[task.client_id for task in tasks],
-                strict=[item.request.strict for item in items],
-                ends=_ends(items),
+            await keyed_batch(
+                self._lanes,
+                [item.task for item in items],
+                [item.request.strict for item in items],
+                _ends(items),
             )
         )
+        self.announce(stored)
+        return [result_of(stored, place) for place in range(len(items))]
+
+    def announce(self, stored: KeyedStored) -> None:
+        """Tells whoever waits that tasks were stored, here or in another transaction."""
         self._wakeups.announce(stored.woken)
         self._care.settle_soon(stored.behind)
         self._wakeups.touched(
@@ -134,11 +127,33 @@ class KeyedEnqueuer:
             for task_id, outcome in zip(stored.task_ids, stored.outcomes, strict=True)
             if task_id is not None and outcome == "replaced"
         )
-        return [_result(stored, place) for place in range(len(items))]
 
 
-def _result(stored: KeyedStored, place: int) -> EnqueueResult | None:
-    """None: not stored, because an open transaction has the key."""
+async def keyed_batch(
+    lanes: LaneTable, tasks: Sequence[NewTask], strict: Sequence[bool], ends: Sequence[int]
+) -> KeyedTasks:
+    """The batch that the store takes; see KeyedTasks."""
+    specs: dict[Spec, int] = {}
+    spec_nos = [specs.setdefault(task.spec, len(specs)) for task in tasks]
+    lane_ids = await lanes.ids([(s.queue, s.kind, s.priority) for s in specs])
+    return KeyedTasks(
+        NewTasks(
+            ids=[task.task_id for task in tasks],
+            payloads=[task.payload for task in tasks],
+            keys=[task.concurrency_key for task in tasks],
+            spec_nos=spec_nos,
+            specs=[s.as_json(lane) for s, lane in zip(specs, lane_ids, strict=True)],
+        ),
+        job_keys=[task.job_key for task in tasks],
+        unique_keys=[task.unique_key for task in tasks],
+        client_ids=[task.client_id for task in tasks],
+        strict=list(strict),
+        ends=list(ends),
+    )
+
+
+def result_of(stored: KeyedStored, place: int) -> EnqueueResult | None:
+    """What became of one task. None: not stored, because an open transaction has the key."""
     outcome = stored.outcomes[place]
     if outcome == "busy":
         return None

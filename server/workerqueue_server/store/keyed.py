@@ -6,7 +6,7 @@ from typing import NamedTuple
 from psycopg.types.json import Jsonb
 
 from workerqueue_server.store.binary import ByteaArray, IntArray, TextArray, UuidArray
-from workerqueue_server.store.link import Link
+from workerqueue_server.store.link import Link, Parameters, Row
 from workerqueue_server.store.records import NewTasks, Woken
 from workerqueue_server.store.tasks import woken
 
@@ -37,6 +37,36 @@ class KeyedStored(NamedTuple):
     woken: Woken
 
 
+def keyed_parameters(batch: KeyedTasks) -> Parameters:
+    """The parameters of the statement ``enqueue_keyed``."""
+    tasks = batch.tasks
+    return {
+        "ids": UuidArray(tasks.ids),
+        "payloads": ByteaArray(tasks.payloads),
+        "spec_nos": IntArray(tasks.spec_nos),
+        "keys": TextArray(tasks.keys),
+        "job_keys": TextArray(batch.job_keys),
+        "unique_keys": ByteaArray(batch.unique_keys),
+        "client_ids": batch.client_ids,
+        "strict": batch.strict,
+        "ends": IntArray(batch.ends),
+        "specs": Jsonb(tasks.specs),
+    }
+
+
+def keyed_stored(rows: Sequence[Row]) -> KeyedStored:
+    """What the statement ``enqueue_keyed`` answered."""
+    stored_at, outcomes, ids, refused_by, behind, lanes, positions, due_in_ms = rows[0]
+    return KeyedStored(
+        stored_at,
+        outcomes,
+        [task_id and task_id.bytes for task_id in ids],
+        refused_by,
+        [task_id.bytes for task_id in behind],
+        woken(lanes, positions, None, due_in_ms),
+    )
+
+
 class KeyedStore:
     """Every method is one transaction; raises StoreError."""
 
@@ -51,31 +81,7 @@ class KeyedStore:
 
     async def enqueue(self, batch: KeyedTasks) -> KeyedStored:
         """Stores requests, each as if alone and in this order."""
-        tasks = batch.tasks
-        rows = await self._enqueue.fetch(
-            "enqueue_keyed",
-            {
-                "ids": UuidArray(tasks.ids),
-                "payloads": ByteaArray(tasks.payloads),
-                "spec_nos": IntArray(tasks.spec_nos),
-                "keys": TextArray(tasks.keys),
-                "job_keys": TextArray(batch.job_keys),
-                "unique_keys": ByteaArray(batch.unique_keys),
-                "client_ids": batch.client_ids,
-                "strict": batch.strict,
-                "ends": IntArray(batch.ends),
-                "specs": Jsonb(tasks.specs),
-            },
-        )
-        stored_at, outcomes, ids, refused_by, behind, lanes, positions, due_in_ms = rows[0]
-        return KeyedStored(
-            stored_at,
-            outcomes,
-            [task_id and task_id.bytes for task_id in ids],
-            refused_by,
-            [task_id.bytes for task_id in behind],
-            woken(lanes, positions, None, due_in_ms),
-        )
+        return keyed_stored(await self._enqueue.fetch("enqueue_keyed", keyed_parameters(batch)))
 
     async def settle_successors(self, behind: Sequence[bytes]) -> Woken:
         """Lets the successors of these tasks pass, where nothing holds them up any more."""

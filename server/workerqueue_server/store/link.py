@@ -6,7 +6,8 @@ connection. A link connects when it is first used and again after a failure.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, LiteralString
 
 import psycopg
@@ -59,6 +60,23 @@ async def _rows(cursor: AsyncCursor[Row]) -> list[Row]:
     return await cursor.fetchall() if cursor.description else []
 
 
+class Transaction:
+    """A transaction of several round trips; made by Link.transaction."""
+
+    def __init__(self, connection: AsyncConnection[Row]) -> None:
+        self._connection = connection
+
+    async def fetch(self, name: str, parameters: Parameters | None = None) -> list[Row]:
+        """Runs the statement ``sql/<name>.sql``; its rows. Raises StoreError."""
+        try:
+            return await _rows(await _run(self._connection, name, parameters))
+        except psycopg.Error as error:
+            if is_worth_repeating(error):
+                # Only the caller can repeat all of it.
+                raise DatabaseUnavailable(str(error)) from error
+            raise translate(error) from error
+
+
 class Link:
     """A connection that serves one caller at a time and comes back after failures."""
 
@@ -82,11 +100,7 @@ class Link:
         async with self._lock:
             for attempt in range(_ATTEMPTS):
                 try:
-                    connection = self._connection
-                    if connection is None or connection.closed:
-                        connection = self._connection = await connect(
-                            self._dsn, self._name, self._settings
-                        )
+                    connection = await self._connected()
                     if len(steps) == 1:
                         return [await _rows(await _run(connection, *steps[0]))]
                     async with connection.pipeline(), connection.transaction():
@@ -105,10 +119,34 @@ class Link:
                     raise
         raise AssertionError("unreachable")
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction, for work that must look at rows before it decides.
+
+        Committed at the end of the block, rolled back if it raises. Raises StoreError.
+        """
+        async with self._lock:
+            try:
+                connection = await self._connected()
+                async with connection.transaction():
+                    yield Transaction(connection)
+            except psycopg.Error as error:
+                await self._drop()
+                raise translate(error) from error
+            except (DatabaseUnavailable, asyncio.CancelledError):
+                await self._drop()
+                raise
+
     async def close(self) -> None:
         """Closes the connection; a later fetch opens a new one."""
         async with self._lock:
             await self._drop()
+
+    async def _connected(self) -> AsyncConnection[Row]:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = await connect(self._dsn, self._name, self._settings)
+        return connection
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
