@@ -22,8 +22,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import error_pb2, policy_pb2, worker_queue_admin_pb2, worker_queue_pb2
-from workerqueue_server.queue import canonical
-from workerqueue_server.queue.errors import InvalidTask, UnknownKind, Violation
+from workerqueue_server.queue import bounds, canonical
+from workerqueue_server.queue.errors import InvalidTask, TooLarge, UnknownKind, Violation
 from workerqueue_server.queue.key_template import KeyTemplate, TemplateError, compile_template
 from workerqueue_server.queue.policy import Checker, Policy, read_policy
 
@@ -146,6 +146,17 @@ class Catalog:
             raise InvalidTask([Violation(field, str(error))], payload=True) from error
         self.validate(payload, field)
         return payload
+
+    def payload_of(self, kind: Kind, args: Mapping[str, Any]) -> bytes:
+        """The serialized payload of a task enqueued by SQL. Raises InvalidTask or TooLarge."""
+        data = self.parse_json(kind, args, "args").SerializeToString()
+        if len(data) > bounds.PAYLOAD_BYTES:
+            raise TooLarge(
+                "args",
+                f"the payload has {len(data)} bytes; at most {bounds.PAYLOAD_BYTES} can be "
+                "delivered",
+            )
+        return data
 
     def validate(self, payload: Message, field: str) -> None:
         """Applies the payload's buf.validate rules. Raises InvalidTask with every broken one."""

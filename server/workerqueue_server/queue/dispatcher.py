@@ -190,7 +190,12 @@ class Dispatcher:
     async def sweep(self) -> None:
         """Compares every lane with the database. Raises StoreError."""
         self.planner.set_limits(await self.store.queue_limits())
-        for swept in await self.store.sweep_lanes():
+        found = await self.store.sweep_lanes()
+        new = [swept.lane for swept in found if self.lanes.get(swept.lane.lane_id) is None]
+        if new:
+            # An enqueue by SQL leaves the queue's row to us.
+            await self.lanes.make([(lane.queue, lane.kind, lane.priority) for lane in new])
+        for swept in found:
             self.lanes.learn(swept.lane)
             state = self.planner.lanes.get(swept.lane.lane_id)
             if state is not None and swept.first_position is not None:

@@ -32,10 +32,14 @@ class LaneTable:
         for listener in self._listeners:
             listener(lane)
 
+    async def make(self, wanted: Sequence[tuple[str, str, int]]) -> None:
+        """Makes lanes, and rows for their queues, where they are missing."""
+        for lane in await self._store.ensure_lanes(wanted):
+            self.learn(lane)
+
     async def ids(self, wanted: Sequence[tuple[str, str, int]]) -> list[int]:
         """Ids of the lanes (queue, kind, priority), made if missing."""
         missing = [name for name in wanted if name not in self._ids]
         if missing:
-            for lane in await self._store.ensure_lanes(missing):
-                self.learn(lane)
+            await self.make(missing)
         return [self._ids[name] for name in wanted]

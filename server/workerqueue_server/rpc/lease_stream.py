@@ -28,6 +28,7 @@ from workerqueue_server.queue.errors import (
     Overloaded,
     ProtocolViolation,
     QueueError,
+    Refused,
     Violation,
 )
 from workerqueue_server.queue.policy import Checker
@@ -79,7 +80,14 @@ class LeaseStream:
         for grant in grants:
             lane = lanes.get(grant.lane_id)
             assert lane is not None
-            part = self._encoder.encode(grant, lane, kinds[lane.kind], grant.payload or b"")
+            kind, payload = kinds[lane.kind], grant.payload
+            if payload is None:
+                try:
+                    payload = self._engine.catalog.payload_of(kind, grant.args or {})
+                except Refused as error:
+                    self._engine.reject(grant.token, error)
+                    continue
+            part = self._encoder.encode(grant, lane, kind, payload)
             self._outbox.add_task(grant.token, part)
 
     def cancel(self, token: bytes, reason: EndReason) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from workerqueue.v1 import policy_pb2, task_pb2
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.enqueue import NewTask
+from workerqueue_server.queue.errors import Refused
 from workerqueue_server.rpc.frames import milliseconds
 from workerqueue_server.store.reads import Record
 
@@ -142,6 +144,10 @@ def _add_payload(view: task_pb2.Task, record: Record, catalog: Catalog) -> None:
     view.payload.type_url = kind.type_url
     if record["payload"] is not None:
         view.payload.value = record["payload"]
+    elif record["args"] is not None:
+        # Enqueued by SQL. What cannot be converted is not shown: its lease says why.
+        with contextlib.suppress(Refused):
+            view.payload.value = catalog.payload_of(kind, record["args"])
 
 
 def _add_policies(view: task_pb2.Task, record: dict[str, Any]) -> None:

@@ -28,8 +28,10 @@ $$;
 -- The task that has a job key and that a newer request may change or wait behind: the successor if
 -- there is one, else the holder. It is locked unless it is leased: the answer of a leased task's
 -- worker must not wait for the caller's transaction. With p_brief the caller's transaction ends at
--- once, so that a task leased while we waited for its lock may keep it.
-create function workerqueue.find_job(p_job_key text, p_brief boolean) returns workerqueue.tasks
+-- once, so that a task leased while we waited for its lock may keep it. Without p_change nothing is
+-- locked.
+create function workerqueue.find_job(p_job_key text, p_change boolean, p_brief boolean)
+returns workerqueue.tasks
 language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -44,7 +46,7 @@ begin
       select * into v_job from workerqueue.tasks t
        where t.job_key = p_job_key and t.behind is null;
     end if;
-    if not found or v_job.state = 'leased' then
+    if not found or v_job.state = 'leased' or not p_change then
       return v_job;
     end if;
     if p_brief then
@@ -138,7 +140,7 @@ begin
   loop
     v_new.behind := null;
     if p_new.job_key is not null then
-      v_job := workerqueue.find_job(p_new.job_key, p_brief);
+      v_job := workerqueue.find_job(p_new.job_key, p_mode <> 'unsafe_dedupe', p_brief);
     end if;
     if v_job.id is not null then
       -- Now that the job is locked, a concurrent repeat of this request is either done or waits.
