@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from bench.scenarios import Sample, Scenario
@@ -56,7 +57,7 @@ class Result:
 
 def as_table(results: list[Result]) -> Table:
     """One line a scenario; CPU and WAL are per task."""
-    table = Table(show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("scenario", no_wrap=True)
     for column in (
         "unit",
