@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable
 
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.dispatcher import Dispatcher
+from workerqueue_server.queue.duties import repeat
 from workerqueue_server.queue.enqueue import Enqueuer
 from workerqueue_server.queue.errors import Refused
 from workerqueue_server.queue.keyed import KeyedCare, KeyedEnqueuer
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
+from workerqueue_server.queue.queue_admin import QueueAdmin
 from workerqueue_server.queue.sessions import SessionBook
+from workerqueue_server.queue.statistics import Statistics
 from workerqueue_server.queue.task_admin import TaskAdmin
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
@@ -48,6 +51,8 @@ class Engine:
         self.wakeups.on_changed = self.watcher.changed_elsewhere
         self.wakeups.on_watched = self.watcher.note_interest
         self.lanes = LaneTable(self.store)
+        self.queue_admin = QueueAdmin(self.reads, self.wakeups, catalog.queues)
+        self.statistics = Statistics(self.reads)
         self.task_admin = TaskAdmin(
             TaskAdminStore(self.reads), self.reads, self.lanes, self.wakeups
         )
@@ -67,6 +72,7 @@ class Engine:
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
         self.wakeups.on_queues = self.dispatcher.wake_queues
+        self.wakeups.on_settings = self.dispatcher.sweep_soon
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Future[object]] = set()
         self._ping: asyncio.Task[bool] | None = None
@@ -147,6 +153,7 @@ class Engine:
             ("listen", self._listen),
             ("watch tasks", self.watcher.run),
             ("announce watched tasks", self.watcher.run_interest),
+            ("fold statistics", lambda: repeat("fold statistics", self.statistics.fold)),
             *self.desk.loops(),
             *self.maintenance.loops(),
         ]

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from workerqueue_server.queue.duties import repeat
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.sessions import EndReason
 from workerqueue_server.queue.wakeups import Wakeups
-from workerqueue_server.store.errors import DatabaseUnavailable, StoreError
 from workerqueue_server.store.tasks import TaskStore
 
 _log = logging.getLogger(__name__)
@@ -26,13 +26,9 @@ _UNSTARTED_SECONDS = 1.0
 _ADMIT_SECONDS = 2.0
 _AUDIT_SECONDS = 5.0
 _PARTITION_SECONDS = 600.0
-_RETRY_SECONDS = 1.0
 # Covers the longest retention, 30 days.
 PARTITION_DAYS = 32
 _ATTEMPTS_DAYS = 31
-
-# A duty does one step and says how many seconds to wait before the next.
-Duty = Callable[[], Awaitable[float]]
 
 
 class Maintenance:
@@ -51,26 +47,13 @@ class Maintenance:
     def loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         """The loops to run, by name."""
         return [
-            ("expire leases", lambda: self._repeat("expire leases", self._expire)),
-            ("promote due tasks", lambda: self._repeat("promote due tasks", self._promote)),
-            ("expire unstarted tasks", lambda: self._repeat("expire unstarted", self._unstarted)),
-            ("admit waiting tasks", lambda: self._repeat("admit waiting tasks", self._admit)),
-            ("audit leases", lambda: self._repeat("audit leases", self._audit)),
-            ("partitions", lambda: self._repeat("partitions", self._partitions)),
+            ("expire leases", lambda: repeat("expire leases", self._expire)),
+            ("promote due tasks", lambda: repeat("promote due tasks", self._promote)),
+            ("expire unstarted tasks", lambda: repeat("expire unstarted", self._unstarted)),
+            ("admit waiting tasks", lambda: repeat("admit waiting tasks", self._admit)),
+            ("audit leases", lambda: repeat("audit leases", self._audit)),
+            ("partitions", lambda: repeat("partitions", self._partitions)),
         ]
-
-    async def _repeat(self, name: str, duty: Duty) -> None:
-        while True:
-            try:
-                pause = await duty()
-            except DatabaseUnavailable as error:
-                _log.warning("%s: the database does not answer: %s", name, error)
-                pause = _RETRY_SECONDS
-            except StoreError:
-                _log.exception("%s failed", name)
-                pause = _RETRY_SECONDS
-            if pause > 0:
-                await asyncio.sleep(pause)
 
     async def _expire(self) -> float:
         expired = await self._store.expire_leases(_BATCH)

@@ -1,6 +1,5 @@
 """Tells this server's loops, and the other servers, where there may be something to do."""
 
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,15 @@ class Wakeups:
 
     def __init__(self, hints: HintSender) -> None:
         self._hints = hints
+        self._readers: dict[str, Callable[[Any], None]] = {
+            "lanes": self._read_lanes,
+            "queues": self._read_queues,
+            "ended": self._read_ended,
+            "tasks": self._read_tasks,
+            "watched": self._read_watched,
+            "due": self._read_due,
+            "signals": self._read_signals,
+        }
         self.on_lanes: Callable[[Iterable[tuple[int, int]]], None] = lambda _: None
         self.on_queues: Callable[[Iterable[str]], None] = lambda _: None
         self.on_due: Callable[[float], None] = lambda _: None
@@ -21,6 +29,7 @@ class Wakeups:
         # tasks behind whose leases successors wait.
         self.on_keys: Callable[[Iterable[str]], None] = lambda _: None
         self.on_behind: Callable[[Iterable[bytes]], None] = lambda _: None
+        self.on_settings: Callable[[], None] = lambda: None
         # Tasks (ids, or lease tokens, which begin with them) that this server changed.
         self.touched: Callable[[Iterable[bytes]], None] = lambda _: None
         # Tasks that another server changed, and tasks that another server watches.
@@ -39,6 +48,11 @@ class Wakeups:
             self.on_due(woken.due_in_ms)
             self._hints.due(woken.due_in_ms)
 
+    def announce_settings(self) -> None:
+        """Queues' settings changed; every server reads them anew."""
+        self.on_settings()
+        self._hints.signal("settings")
+
     def announce_ended(self, leases: Sequence[tuple[bytes, int]]) -> None:
         """Leases (token, cancellation reason) ended that other servers' streams may hold."""
         self.on_ended(leases)
@@ -47,19 +61,29 @@ class Wakeups:
 
     def receive(self, hint: dict[str, Any]) -> None:
         """A hint from another server."""
-        if lanes := hint.get("lanes"):
-            self.on_lanes([(int(lane_id), int(position)) for lane_id, position in lanes])
-        if queues := hint.get("queues"):
-            self.on_queues([str(queue) for queue in queues])
-        if ended := hint.get("ended"):
-            self.on_ended([(bytes.fromhex(token), int(reason)) for token, reason in ended])
-        if keys := hint.get("keys"):
-            self.on_keys([str(key) for key in keys])
-        if behind := hint.get("behind"):
-            self.on_behind([uuid.UUID(task_id).bytes for task_id in behind])
-        if tasks := hint.get("tasks"):
-            self.on_changed([bytes.fromhex(task_id) for task_id in tasks])
-        if watched := hint.get("watched"):
-            self.on_watched([bytes.fromhex(task_id) for task_id in watched])
-        if (due := hint.get("due")) is not None:
-            self.on_due(float(due))
+        for part, read in self._readers.items():
+            if part in hint:
+                read(hint[part])
+
+    def _read_lanes(self, lanes: list[Any]) -> None:
+        self.on_lanes([(int(lane_id), int(position)) for lane_id, position in lanes])
+
+    def _read_queues(self, queues: list[Any]) -> None:
+        self.on_queues([str(queue) for queue in queues])
+
+    def _read_ended(self, leases: list[Any]) -> None:
+        self.on_ended([(bytes.fromhex(token), int(reason)) for token, reason in leases])
+
+    def _read_tasks(self, task_ids: list[Any]) -> None:
+        self.on_changed([bytes.fromhex(task_id) for task_id in task_ids])
+
+    def _read_watched(self, task_ids: list[Any]) -> None:
+        self.on_watched([bytes.fromhex(task_id) for task_id in task_ids])
+
+    def _read_due(self, milliseconds: Any) -> None:
+        self.on_due(float(milliseconds))
+
+    def _read_signals(self, names: list[Any]) -> None:
+        for name in names:
+            if name == "settings":
+                self.on_settings()

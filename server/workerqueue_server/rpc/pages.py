@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 
 from workerqueue_server.queue.errors import InvalidTask, Violation
 
@@ -23,12 +24,12 @@ def read_page_size(size: int) -> int:
     return min(size or _DEFAULT_SIZE, _MAX_SIZE)
 
 
-def make_page_token(position: bytes, scope: bytes = b"") -> str:
-    """A token for the page after ``position`` of the list that ``scope`` (its filter) describes."""
+def make_page_token(position: bytes, scope: bytes) -> str:
+    """A token for the page after ``position`` of a list; ``scope`` is its name and filter."""
     return base64.urlsafe_b64encode(_LAYOUT + _digest(scope) + position).decode().rstrip("=")
 
 
-def read_page_token(token: str, scope: bytes = b"") -> bytes | None:
+def read_page_token(token: str, scope: bytes) -> bytes | None:
     """The position in a token; None: the first page. Raises InvalidTask."""
     if not token:
         return None
@@ -43,6 +44,22 @@ def read_page_token(token: str, scope: bytes = b"") -> bytes | None:
             [Violation("page_token", "belongs to another request: only page_size may change")]
         )
     return data[1 + _SCOPE_BYTES :]
+
+
+class NamePages:
+    """Pages of a list whose order is that of its entries' names."""
+
+    def __init__(self, scope: bytes) -> None:
+        self._scope = scope
+
+    def after(self, token: str) -> str | None:
+        """The name after which to go on; None: the first page. Raises InvalidTask."""
+        position = read_page_token(token, self._scope)
+        return position.decode() if position is not None else None
+
+    def token(self, names: Sequence[str], size: int) -> str:
+        """The token for the page after these names, of which one more than shown was read."""
+        return make_page_token(names[size - 1].encode(), self._scope) if len(names) > size else ""
 
 
 def _digest(scope: bytes) -> bytes:

@@ -66,7 +66,7 @@ class TaskAdminMethods:
 
     async def list_tasks(self, request: pb.ListTasksRequest, _: Context) -> pb.ListTasksResponse:
         task_filter = read_filter(request.filter)
-        scope = request.filter.SerializeToString(deterministic=True)
+        scope = b"tasks " + request.filter.SerializeToString(deterministic=True)
         before = read_page_token(request.page_token, scope)
         if before is not None and len(before) != 16:
             raise InvalidTask([Violation("page_token", "is no token of this list")])

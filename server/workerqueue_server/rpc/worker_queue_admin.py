@@ -8,6 +8,7 @@ import grpc
 
 from workerqueue.v1 import worker_queue_admin_pb2
 from workerqueue_server.queue.engine import Engine
+from workerqueue_server.rpc.queue_admin import QueueAdminMethods
 from workerqueue_server.rpc.task_admin import TaskAdminMethods
 
 
@@ -18,6 +19,7 @@ class WorkerQueueAdminService:
         self._engine = engine
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             **TaskAdminMethods(engine).handlers(),
+            **QueueAdminMethods(engine).handlers(),
         }
 
     def handler(self) -> grpc.GenericRpcHandler:

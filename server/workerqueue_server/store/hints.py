@@ -43,6 +43,7 @@ class HintSender:
         self._due_in_ms: float | None = None
         self._tasks: set[bytes] = set()
         self._watched: set[bytes] = set()
+        self._signals: set[str] = set()
         self._waiting = asyncio.Event()
         self._own_listener = 0
         self._has_listeners = True
@@ -90,6 +91,11 @@ class HintSender:
         if self._watched:
             self._waiting.set()
 
+    def signal(self, name: str) -> None:
+        """Something that has no more to say than its name happened."""
+        self._signals.add(name)
+        self._waiting.set()
+
     async def run(self) -> None:
         """Sends until cancelled. A hint that cannot be sent is dropped: sweeps make up for it."""
         while True:
@@ -128,6 +134,7 @@ class HintSender:
         due, self._due_in_ms = self._due_in_ms, None
         tasks, self._tasks = self._tasks, set()
         watched, self._watched = self._watched, set()
+        signals, self._signals = sorted(self._signals), set()
         hints: list[dict[str, Any]] = [
             {"lanes": lanes[n : n + _LANES_PER_HINT]} for n in range(0, len(lanes), _LANES_PER_HINT)
         ]
@@ -138,6 +145,8 @@ class HintSender:
         ]
         hints += [{"tasks": chunk} for chunk in _in_chunks(tasks)]
         hints += [{"watched": chunk} for chunk in _in_chunks(watched)]
+        if signals:
+            hints.append({"signals": signals})
         if due is not None:
             hints.append({"due": due})
         return [

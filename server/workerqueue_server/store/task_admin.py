@@ -87,12 +87,19 @@ class TaskAdminStore:
         self, ids: Sequence[bytes], states: Sequence[str] | None, reason: str | None
     ) -> Ended:
         """Cancels live tasks in these states (None: any)."""
-        parameters = {"ids": UuidArray(ids), "states": states, "reason": reason}
+        parameters = {
+            "ids": UuidArray(ids),
+            "states": list(states) if states is not None else None,
+            "reason": reason,
+        }
         return _ended(await self._reads.fetch("cancel_tasks", parameters))
 
     async def delete(self, ids: Sequence[bytes], states: Sequence[str] | None) -> Ended:
         """Deletes tasks in these states (None: any)."""
-        parameters: dict[str, object] = {"ids": UuidArray(ids), "states": states}
+        parameters: dict[str, object] = {
+            "ids": UuidArray(ids),
+            "states": list(states) if states is not None else None,
+        }
         return _ended(await self._reads.fetch("delete_tasks", parameters))
 
     async def retry(
@@ -100,7 +107,12 @@ class TaskAdminStore:
     ) -> Revived:
         """Runs tasks in these states (None: any that can) again, or now."""
         row = await self._one(
-            "retry_tasks", {"ids": UuidArray(ids), "states": states, "attempts": attempts}
+            "retry_tasks",
+            {
+                "ids": UuidArray(ids),
+                "states": list(states) if states is not None else None,
+                "attempts": attempts,
+            },
         )
         return Revived(
             [task_id.bytes for task_id in row["ids"] or ()],

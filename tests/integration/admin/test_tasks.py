@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -104,7 +105,7 @@ async def test_an_unknown_or_malformed_id_is_refused(admin: Admin, call: str) ->
 async def test_a_waiting_task_is_cancelled_for_good(
     api: Api, admin: Admin, queue: str, wait: float | None
 ) -> None:
-    options = {} if wait is None else {"delay": seconds(wait)}
+    options: dict[str, Any] = {} if wait is None else {"delay": seconds(wait)}
     task = await api.enqueue(queue=queue, **options)
     shown = await admin.cancel(task.task_id, "no longer needed")
     assert (shown.state, shown.last_error.message) == (CANCELLED, "no longer needed")

@@ -93,7 +93,7 @@ class Admin:
 
     async def bulk(self, call: Any) -> task_admin_pb2.BulkProgress:
         """The last progress of a bulk operation."""
-        steps = [answer.progress async for answer in call]
+        steps: list[task_admin_pb2.BulkProgress] = [answer.progress async for answer in call]
         assert [step.done for step in steps] == [False] * (len(steps) - 1) + [True]
         for name in ("examined", "matched", "changed"):
             counts = [getattr(step, name) for step in steps]
@@ -114,7 +114,7 @@ class Admin:
         request = queue_admin_pb2.UpdateQueueRequest(queue=name, **fields)
         return (await self.stub.UpdateQueue(request, timeout=DEADLINE_SECONDS)).queue
 
-    async def die(self, queue: str, **options: object) -> str:
+    async def die(self, queue: str, **options: Any) -> str:
         """Enqueues a task that dies at its only attempt; its id."""
         task = await self.api.enqueue(queue=queue, **options)
         (leased,) = await self.api.take(queue, 1)
@@ -147,7 +147,8 @@ class Watched:
 
     async def next(self) -> task_pb2.Task:
         """The task after the next change."""
-        return (await within(anext(self._answers))).task
+        answer: task_admin_pb2.WatchTaskResponse = await within(anext(self._answers))
+        return answer.task
 
     async def until(self, state: task_pb2.TaskState) -> task_pb2.Task:
         """The task when it reaches the state."""

@@ -1,0 +1,3 @@
+-- Pauses or resumes a queue.
+update workerqueue.queues set paused = %(paused)s where name = %(name)s
+returning name
