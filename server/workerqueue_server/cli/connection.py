@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from workerqueue_server.cli.groups import ADDRESS_KEY, JSON_KEY, TLS_KEY
+from workerqueue_server.cli.groups import ADDRESS_KEY, JSON_KEY, TLS_KEY, ConnectionOption
 from workerqueue_server.cli.output import Format, say
 
 if TYPE_CHECKING:
@@ -209,27 +209,6 @@ def _read(path: Path | None, flag: str) -> bytes | None:
 
 def _connection_option(*names: str, **about: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=ConnectionOption, **about)
-
-
-class ConnectionOption(click.Option):
-    """An option of every operator command, listed apart in its help."""
-
-
-class RemoteCommand(click.Command):
-    """A command whose help lists the connection's options apart."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command's own options first."""
-        own: list[tuple[str, str]] = []
-        shared: list[tuple[str, str]] = []
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                (shared if isinstance(parameter, ConnectionOption) else own).append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(own)
-        with formatter.section("Connection"):
-            formatter.write_dl(shared)
 
 
 _File = click.Path(path_type=Path)

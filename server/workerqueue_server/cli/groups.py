@@ -1,4 +1,4 @@
-"""Command groups: imported when called, bare groups that list, sections in the help."""
+"""Commands and groups: imported when called, bare groups that list, sections in the help."""
 
 from __future__ import annotations
 
@@ -76,8 +76,31 @@ class RootGroup(click.Group):
             raise failed from error
 
 
+class ConnectionOption(click.Option):
+    """An option of every operator command, listed apart in its help."""
+
+
+class RemoteCommand(click.Command):
+    """A command whose help lists the connection's options apart."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own options first."""
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                (shared if isinstance(parameter, ConnectionOption) else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        with formatter.section("Connection"):
+            formatter.write_dl(shared)
+
+
 class ListingGroup(click.Group):
     """A group whose bare name, or with options only, means its `list` command."""
+
+    command_class = RemoteCommand
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts `list` where no command is named."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from workerqueue_server.cli.connection import Remote, RemoteCommand, remote_command
+from workerqueue_server.cli.connection import Remote, remote_command
 from workerqueue_server.cli.exits import Exit
 from workerqueue_server.cli.failures import from_rpc_error
+from workerqueue_server.cli.groups import RemoteCommand
 from workerqueue_server.cli.output import print_json, print_json_line, say
 from workerqueue_server.cli.parameters import SPAN, parse_object, read_argument
 from workerqueue_server.cli.remote.task_options import take_options, task_flags

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from workerqueue_server.cli.connection import Remote, RemoteCommand, connected
+from workerqueue_server.cli.connection import Remote, connected
 from workerqueue_server.cli.exits import Exit
+from workerqueue_server.cli.groups import RemoteCommand
 
 
 @click.command(cls=RemoteCommand)
