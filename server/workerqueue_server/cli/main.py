@@ -35,6 +35,12 @@ _SECTIONS = {
         "doctor": (f"{_LOCAL}.doctor:doctor", "Check server and database, with advice."),
         "bench": (f"{_REMOTE}.bench:bench", "Put a small load on a server and measure it."),
     },
+    "Write a worker": {
+        "conformance": (
+            "workerqueue_server.cli.conformance.command:conformance",
+            "Test a worker program in any language against the protocol.",
+        ),
+    },
     "This command": {
         "completion": (f"{_LOCAL}.completion:completion", "Print a shell's completion script."),
     },
