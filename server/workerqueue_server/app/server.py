@@ -12,6 +12,7 @@ from pathlib import Path
 from workerqueue_server.app.settings import Settings
 from workerqueue_server.queue.catalog import Catalog, CatalogError
 from workerqueue_server.queue.engine import Engine
+from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.server import RpcServer
 from workerqueue_server.store.embedded import EmbeddedPostgres
 from workerqueue_server.store.migrator import migrate
@@ -54,7 +55,7 @@ async def run_server(
         if settings.migrate:
             for migration in await migrate(dsn):
                 _log.info("applied migration %04d %s", migration.version, migration.name)
-        engine = Engine(dsn, catalog, listen_dsn=settings.listen_dsn)
+        engine = Engine(dsn, catalog, EnqueueReader(catalog).read, listen_dsn=settings.listen_dsn)
         await engine.start()
         stack.push_async_callback(engine.stop)
         server = RpcServer(engine, reflection_enabled=settings.reflection, share_port=share_port)

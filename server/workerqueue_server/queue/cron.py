@@ -57,11 +57,15 @@ class Cron:
     def ticks(self, moment: datetime) -> Iterator[datetime]:
         """All ticks later than the moment, in order."""
         last = moment
-        simulation = CronSim(self._expression, moment.astimezone(self._zone))
+        try:
+            simulation = CronSim(self._expression, moment.astimezone(self._zone))
+        except OverflowError:
+            return
         while True:
             try:
                 tick = next(simulation).astimezone(UTC)
             except (StopIteration, OverflowError):
+                # Nothing within fifty years, or not before the year 10000.
                 return
             # In the hour that a clock goes through twice, the simulation of a fixed time starts
             # over in the first pass, which may lie before the moment.

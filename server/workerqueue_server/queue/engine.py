@@ -17,15 +17,19 @@ from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
 from workerqueue_server.queue.queue_admin import QueueAdmin
+from workerqueue_server.queue.schedule_definition import ReadTask
+from workerqueue_server.queue.schedules import Schedules
 from workerqueue_server.queue.sessions import SessionBook
 from workerqueue_server.queue.statistics import Statistics
 from workerqueue_server.queue.task_admin import TaskAdmin
+from workerqueue_server.queue.ticking import Ticker
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
 from workerqueue_server.store.hints import HintSender, listen
 from workerqueue_server.store.keyed import KeyedStore
 from workerqueue_server.store.reads import ReadStore
 from workerqueue_server.store.records import Return
+from workerqueue_server.store.schedules import ScheduleStore
 from workerqueue_server.store.task_admin import TaskAdminStore
 from workerqueue_server.store.tasks import TaskStore
 
@@ -37,7 +41,10 @@ _PING_SECONDS = 3.0
 class Engine:
     """Wires the rules to the store and runs their loops."""
 
-    def __init__(self, dsn: str, catalog: Catalog, *, listen_dsn: str | None = None) -> None:
+    def __init__(
+        self, dsn: str, catalog: Catalog, read_task: ReadTask, *, listen_dsn: str | None = None
+    ) -> None:
+        """``read_task`` checks the requests that schedules hold, as if somebody sent them."""
         self.server_id = f"server-{uuid.uuid4().hex[:12]}"
         self.catalog = catalog
         self.store = TaskStore(dsn)
@@ -68,6 +75,18 @@ class Engine:
         self.keyed_store = KeyedStore(dsn)
         self.keyed_care = KeyedCare(self.keyed_store, self.wakeups)
         self.keyed = KeyedEnqueuer(self.keyed_store, self.lanes, self.wakeups, self.keyed_care)
+        self.schedule_store = ScheduleStore(dsn, self.reads)
+        self.ticker = Ticker(
+            self.schedule_store,
+            self.lanes,
+            self.keyed,
+            catalog.kinds.keys(),
+            read_task,
+            self.task_admin.cancel_live,
+        )
+        self.schedules = Schedules(
+            self.schedule_store, self.lanes, self.keyed, read_task, self.ticker.wake
+        )
         self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
@@ -105,6 +124,7 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hints.close()
         await self.reads.close()
+        await self.schedule_store.close()
         await self.keyed_store.close()
         await self.store.close()
 
@@ -147,6 +167,7 @@ class Engine:
             ("enqueue", self.enqueuer.run),
             ("enqueue keyed", self.keyed.run),
             *self.keyed_care.loops(),
+            ("schedules", self.ticker.run),
             ("grant", self.dispatcher.run),
             ("sweep", self.dispatcher.run_sweeps),
             ("send hints", self._hints.run),

@@ -8,6 +8,9 @@ QueueError
  │   ├─ LeaseLost          the token is not a live lease
  │   ├─ TaskNotFound       no such task
  │   ├─ QueueNotFound      no such queue
+ │   ├─ ScheduleNotFound   no such schedule
+ │   ├─ ScheduleExists     a schedule has this id
+ │   ├─ ScheduleFromFile   a file declares the schedule
  │   ├─ WrongState         the task's state does not allow this
  │   ├─ KeyConflict        another live task holds the key
  │   ├─ ProtocolViolation  frames out of order
@@ -100,6 +103,37 @@ class QueueNotFound(Refused):
 
     def __init__(self, queue: str) -> None:
         super().__init__(f"there is no queue {queue!r}", queue=queue)
+
+
+class ScheduleNotFound(Refused):
+    """No such schedule."""
+
+    reason = "SCHEDULE_NOT_FOUND"
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"there is no schedule {schedule_id!r}", schedule_id=schedule_id)
+
+
+class ScheduleExists(Refused):
+    """A schedule has this id."""
+
+    reason = "SCHEDULE_EXISTS"
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"there is a schedule {schedule_id!r} already", schedule_id=schedule_id)
+
+
+class ScheduleFromFile(Refused):
+    """A file declares the schedule, so it is changed there."""
+
+    reason = "SCHEDULE_FROM_FILE"
+
+    def __init__(self, schedule_id: str, owner: str) -> None:
+        super().__init__(
+            f"a file (owner {owner!r}) declares the schedule {schedule_id!r}: change it there",
+            schedule_id=schedule_id,
+            owner=owner,
+        )
 
 
 class WrongState(Refused):

@@ -93,6 +93,10 @@ class TaskAdmin:
             if state != "cancelled":
                 raise WrongState(_text(task_id), state, "only a live task can be cancelled")
 
+    async def cancel_live(self, ids: Sequence[bytes], reason: str) -> None:
+        """Cancels those of the tasks that are live."""
+        self._announce_ended(await self.store.cancel(ids, None, reason))
+
     async def delete(self, task_id: bytes) -> None:
         """Forgets a task."""
         ended = await self.store.delete([task_id], None)

@@ -8,12 +8,19 @@ from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from workerqueue.v1 import policy_pb2, task_pb2
+from workerqueue.v1 import policy_pb2, task_pb2, worker_queue_pb2
 from workerqueue_server.queue.catalog import Catalog
-from workerqueue_server.queue.enqueue import NewTask
+from workerqueue_server.queue.enqueue import NewTask, Outcome
 from workerqueue_server.queue.errors import Refused
 from workerqueue_server.rpc.frames import milliseconds
 from workerqueue_server.store.reads import Record
+
+_OUTCOMES = {
+    Outcome.CREATED: worker_queue_pb2.ENQUEUE_OUTCOME_CREATED,
+    Outcome.EXISTED: worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED,
+    Outcome.REPLACED: worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED,
+    Outcome.KEPT: worker_queue_pb2.ENQUEUE_OUTCOME_KEPT,
+}
 
 _TIMES = (
     "created_at",
@@ -30,6 +37,11 @@ _TEXTS = ("worker_id", "concurrency_key", "job_key")
 def timestamp(microseconds: int) -> Timestamp:
     """A Timestamp of microseconds since the Unix epoch."""
     return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+
+
+def enqueue_outcome(outcome: Outcome) -> worker_queue_pb2.EnqueueOutcome:
+    """What an enqueue did, as the API says it."""
+    return _OUTCOMES[outcome]
 
 
 def stored_task(task: NewTask, stored_at: int, catalog: Catalog) -> task_pb2.Task:

@@ -26,14 +26,7 @@ from workerqueue_server.rpc.frames import LeaseEncoder, batch_result
 from workerqueue_server.rpc.handlers import Context, stream, unary
 from workerqueue_server.rpc.lease_stream import LeaseStream
 from workerqueue_server.rpc.status import status_of
-from workerqueue_server.rpc.views import stored_task, task_view, timestamp
-
-_OUTCOMES = {
-    Outcome.CREATED: worker_queue_pb2.ENQUEUE_OUTCOME_CREATED,
-    Outcome.EXISTED: worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED,
-    Outcome.REPLACED: worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED,
-    Outcome.KEPT: worker_queue_pb2.ENQUEUE_OUTCOME_KEPT,
-}
+from workerqueue_server.rpc.views import enqueue_outcome, stored_task, task_view, timestamp
 
 
 class WorkerQueueService:
@@ -76,12 +69,13 @@ class WorkerQueueService:
             records = await self._engine.reads.tasks([task_id])
             if (record := records.get(task_id)) is not None:
                 return worker_queue_pb2.EnqueueResponse(
-                    task=task_view(record, self._engine.catalog), outcome=_OUTCOMES[result.outcome]
+                    task=task_view(record, self._engine.catalog),
+                    outcome=enqueue_outcome(result.outcome),
                 )
             task = task._replace(task_id=task_id)
         return worker_queue_pb2.EnqueueResponse(
             task=stored_task(task, result.stored_at, self._engine.catalog),
-            outcome=_OUTCOMES[result.outcome],
+            outcome=enqueue_outcome(result.outcome),
         )
 
     async def _store(
@@ -182,7 +176,9 @@ def _batch_response(
         if result.error is not None:
             parts.append(_refused_result(result.error))
         else:
-            parts.append(batch_result(result.task_id or task.task_id, _OUTCOMES[result.outcome]))
+            parts.append(
+                batch_result(result.task_id or task.task_id, enqueue_outcome(result.outcome))
+            )
     return b"".join(parts)
 
 

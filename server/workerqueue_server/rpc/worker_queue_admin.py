@@ -9,6 +9,7 @@ import grpc
 from workerqueue.v1 import worker_queue_admin_pb2
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.rpc.queue_admin import QueueAdminMethods
+from workerqueue_server.rpc.schedule_admin import ScheduleAdminMethods
 from workerqueue_server.rpc.task_admin import TaskAdminMethods
 
 
@@ -19,6 +20,7 @@ class WorkerQueueAdminService:
         self._engine = engine
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             **TaskAdminMethods(engine).handlers(),
+            **ScheduleAdminMethods(engine).handlers(),
             **QueueAdminMethods(engine).handlers(),
         }
 

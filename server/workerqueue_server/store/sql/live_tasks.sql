@@ -1,0 +1,2 @@
+-- Those of the tasks that are live.
+select unnest(workerqueue.live_tasks(%(ids)s))
