@@ -13,12 +13,13 @@ from functools import cached_property
 from typing import Any, cast
 
 import protovalidate
-from google.protobuf import json_format
+from google.protobuf import json_format, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2
 
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import error_pb2, policy_pb2, worker_queue_admin_pb2, worker_queue_pb2
@@ -33,6 +34,8 @@ _OWN_FILES = (
     worker_queue_pb2.DESCRIPTOR,
     worker_queue_admin_pb2.DESCRIPTOR,
     error_pb2.DESCRIPTOR,
+    error_details_pb2.DESCRIPTOR,
+    wrappers_pb2.DESCRIPTOR,
 )
 _OWN_PACKAGES = ("workerqueue.v1", "buf.validate", "google.protobuf", "google.rpc")
 

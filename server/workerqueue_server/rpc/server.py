@@ -7,7 +7,7 @@ import logging
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
@@ -48,9 +48,16 @@ class RpcServer:
         self._server.add_generic_rpc_handlers((self._service.handler(), self._admin.handler()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection_enabled:
-            names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server, pool=engine.catalog.pool)
+            self._reflect()
         self._watch: asyncio.Task[None] | None = None
+
+    def _reflect(self) -> None:
+        # A client that lists services resolves every name it is given (buf does).
+        pool = self._engine.catalog.pool
+        for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+            pool.AddSerializedFile(file.serialized_pb)
+        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=pool)
 
     def bind(self, address: str) -> int:
         """Listens on host:port; the bound port. Raises OSError with the reason."""
