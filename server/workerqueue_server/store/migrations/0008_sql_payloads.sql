@@ -186,7 +186,7 @@ begin
     v_value := p_args;
     v_field := null;
     v_name := null;
-    foreach v_step in array string_to_array(v_path, '.') loop
+    foreach v_step in array regexp_split_to_array(v_path, '\.') loop
       if v_field is not null then
         v_value := coalesce(v_value -> (v_field ->> 2), v_value -> (v_field ->> 1));
         v_type := case when v_field ->> 3 = 'p' and v_field ->> 4 like 'message %'

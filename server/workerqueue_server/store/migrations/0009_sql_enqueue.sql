@@ -347,6 +347,13 @@ begin
     perform workerqueue.refuse_payload(format(
       '%s has no field %s', v_policy ->> 'root', quote_literal(v_unknown)));
   end if;
+  select f ->> 1 into v_unknown
+    from jsonb_array_elements(v_policy -> 'types' -> (v_policy ->> 'root')) f
+   where f ->> 1 <> f ->> 2 and v_args ? (f ->> 1) and v_args ? (f ->> 2)
+   limit 1;
+  if v_unknown is not null then
+    perform workerqueue.refuse_payload(format('%s is given under two names', v_unknown));
+  end if;
 
   v_queue := coalesce(p_item ->> 'queue', v_policy ->> 'queue');
   if v_queue !~ '^[A-Za-z0-9._:/-]{1,128}$' then
