@@ -87,4 +87,4 @@ def _print(result: Result) -> None:
     verdict = "FAIL" if result.problem else "pass"
     click.echo(f"{verdict}  {result.scenario.name:<18}{result.seconds:6.1f} s  {result.problem}")
     for line in result.complaints:
-        click.echo(f"      | {line}", err=True)
+        click.echo(f"      | {line}")

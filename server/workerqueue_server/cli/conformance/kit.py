@@ -32,7 +32,7 @@ class Result:
 
     Attributes:
         problem: What the program did not do; empty: passed.
-        complaints: The last lines of its standard error, if it failed.
+        complaints: The first and last lines of its standard error, if it failed.
     """
 
     scenario: Scenario

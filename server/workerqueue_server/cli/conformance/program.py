@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LINE_LIMIT = 1024 * 1024
-_SHOWN_LINES = 15
+_SHOWN_HEAD, _SHOWN_TAIL = 4, 6
 
 
 class Failed(Exception):
@@ -150,5 +150,8 @@ class Program:
         await asyncio.gather(self._reader, self._process.wait(), return_exceptions=True)
 
     def complaints(self) -> list[str]:
-        """The last lines of its standard error."""
-        return self._errors.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+        """The first and last lines of its standard error."""
+        lines = self._errors.read_text(errors="replace").splitlines()
+        if len(lines) <= _SHOWN_HEAD + _SHOWN_TAIL:
+            return lines
+        return [*lines[:_SHOWN_HEAD], "...", *lines[-_SHOWN_TAIL:]]
