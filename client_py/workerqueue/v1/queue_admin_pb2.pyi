@@ -185,16 +185,16 @@ class TaskKind(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., payload_type: _Optional[str] = ..., policy: _Optional[_Union[_policy_pb2.TaskPolicy, _Mapping]] = ..., known_here: bool = ..., fields: _Optional[_Iterable[_Union[PayloadField, _Mapping]]] = ..., example_json: _Optional[str] = ...) -> None: ...
 
 class PayloadField(_message.Message):
-    __slots__ = ("json_name", "name", "type", "enum_values")
+    __slots__ = ("json_name", "name", "type", "allowed_values")
     JSON_NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
-    ENUM_VALUES_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_VALUES_FIELD_NUMBER: _ClassVar[int]
     json_name: str
     name: str
     type: str
-    enum_values: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, json_name: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., enum_values: _Optional[_Iterable[str]] = ...) -> None: ...
+    allowed_values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, json_name: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., allowed_values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListKindsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

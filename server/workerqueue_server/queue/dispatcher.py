@@ -227,7 +227,8 @@ class Dispatcher:
             )
         for (number, place), mine in _grouped(grants, _SESSION).items():
             session = requests[number].sessions[place]
-            if session.session_id not in self.book.sessions or session.draining:
+            gone = session.session_id not in self.book.sessions
+            if gone or session.draining or session.suspended:
                 # The stream went away while its leases were granted.
                 undeliverable += map(_TOKEN, mine)
                 continue

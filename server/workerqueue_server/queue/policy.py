@@ -14,6 +14,9 @@ DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_TIMEOUT_MS = 60 * bounds.SECOND
 DEFAULT_LEASE_DURATION_MS = 30 * bounds.SECOND
 
+# Seconds, as in the SQL function retention_of.
+DEFAULT_RETENTION = (86_400, 86_400, 86_400, 14 * 86_400)
+
 # Seconds in the order of the SQL function retention_of: succeeded, cancelled, expired, dead.
 Retention = tuple[int | None, int | None, int | None, int | None]
 # Initial ms, multiplier, maximum ms, jitter.
@@ -91,6 +94,12 @@ class Checker:
                 field, f"must be {_readable(low)} to {_readable(high)}, not {result / 1000:g} s"
             )
         return result
+
+    def worker(self, field: str, name: str) -> str:
+        """The worker's id; a violation if it is none."""
+        if not 1 <= len(name.encode()) <= bounds.NAME_BYTES or not name.isprintable():
+            self.fail(field, f"must be 1 to {bounds.NAME_BYTES} printable bytes")
+        return name
 
     def queue(self, field: str, name: str) -> str:
         """The queue's name; a violation if it is none."""

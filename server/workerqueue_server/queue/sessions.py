@@ -27,6 +27,9 @@ class Sink(Protocol):
     def cancel(self, token: bytes, reason: EndReason) -> None:
         """Tells that a lease ended."""
 
+    def drain(self, grace_seconds: float) -> None:
+        """Tells the worker to finish and to take no more from here."""
+
     def wake(self) -> None:
         """Something about the session changed that the stream may wait for."""
 
@@ -53,13 +56,17 @@ class Session:
         # Places in the window that a grant under way may fill.
         self.reserved = 0
         self.draining = False
+        # An operator drains the worker: its streams get no tasks, new ones neither.
+        self.suspended = False
         # Tokens of the leases this stream holds, each with its queue.
         self.held: dict[bytes, str] = {}
 
     @property
     def demand(self) -> int:
         """How many more tasks the stream takes now."""
-        return 0 if self.draining else max(0, self.window - len(self.held) - self.reserved)
+        if self.draining or self.suspended:
+            return 0
+        return max(0, self.window - len(self.held) - self.reserved)
 
     def takes(self, lane: Lane) -> bool:
         """Whether tasks of the lane are for this stream."""
@@ -78,11 +85,14 @@ class SessionBook:
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        # Workers that operators drain.
+        self.drained: frozenset[str] = frozenset()
         self._by_token: dict[bytes, Session] = {}
         self._worker_held: Counter[tuple[str, str]] = Counter()
 
     def add(self, session: Session) -> None:
         """A stream subscribed."""
+        session.suspended = session.worker_id in self.drained
         self.sessions[session.session_id] = session
 
     def remove(self, session: Session) -> None:

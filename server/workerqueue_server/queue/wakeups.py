@@ -30,6 +30,7 @@ class Wakeups:
         self.on_keys: Callable[[Iterable[str]], None] = lambda _: None
         self.on_behind: Callable[[Iterable[bytes]], None] = lambda _: None
         self.on_settings: Callable[[], None] = lambda: None
+        self.on_drains: Callable[[], None] = lambda: None
         # Tasks (ids, or lease tokens, which begin with them) that this server changed.
         self.touched: Callable[[Iterable[bytes]], None] = lambda _: None
         # Tasks that another server changed, and tasks that another server watches.
@@ -52,6 +53,11 @@ class Wakeups:
         """Queues' settings changed; every server reads them anew."""
         self.on_settings()
         self._hints.signal("settings")
+
+    def announce_drains(self) -> None:
+        """Operators' wishes about workers changed; every server reads them anew."""
+        self.on_drains()
+        self._hints.signal("drains")
 
     def announce_ended(self, leases: Sequence[tuple[bytes, int]]) -> None:
         """Leases (token, cancellation reason) ended that other servers' streams may hold."""
@@ -87,3 +93,5 @@ class Wakeups:
         for name in names:
             if name == "settings":
                 self.on_settings()
+            elif name == "drains":
+                self.on_drains()

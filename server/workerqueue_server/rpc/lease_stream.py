@@ -344,10 +344,7 @@ def _check_subscribe(engine: Engine, subscribe: lease_pb2.Subscribe) -> int | No
             f"not {subscribe.protocol_version}"
         )
     check = Checker("subscribe.")
-    if not 1 <= len(subscribe.worker_id.encode()) <= bounds.NAME_BYTES or not (
-        subscribe.worker_id.isprintable()
-    ):
-        check.fail("worker_id", f"must be 1 to {bounds.NAME_BYTES} printable bytes")
+    check.worker("worker_id", subscribe.worker_id)
     for place, queue in enumerate(subscribe.queues):
         check.queue(f"queues[{place}]", queue)
     check.number("max_in_flight", subscribe.max_in_flight, bounds.MAX_IN_FLIGHT)

@@ -16,6 +16,7 @@ from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.errors import InvalidTask, TaskNotFound, Violation
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.task_admin import Progress
+from workerqueue_server.queue.why import why
 from workerqueue_server.rpc.handlers import Context, server_stream, unary
 from workerqueue_server.rpc.pages import make_page_token, read_page_size, read_page_token
 from workerqueue_server.rpc.task_details import task_details
@@ -42,6 +43,7 @@ class TaskAdminMethods:
             "WatchTask": server_stream(self.watch_task, pb.WatchTaskRequest),
             "ListTasks": unary(self.list_tasks, pb.ListTasksRequest),
             "CancelTask": unary(self.cancel_task, pb.CancelTaskRequest),
+            "WhyTask": unary(self.why_task, pb.WhyTaskRequest),
             "RetryTask": unary(self.retry_task, pb.RetryTaskRequest),
             "RescheduleTask": unary(self.reschedule_task, pb.RescheduleTaskRequest),
             "DeleteTask": unary(self.delete_task, pb.DeleteTaskRequest),
@@ -77,6 +79,15 @@ class TaskAdminMethods:
         last = scan.last_id if shown == len(scan.ids) else scan.ids[shown - 1]
         return pb.ListTasksResponse(
             tasks=tasks, next_page_token=make_page_token(last, scope) if last is not None else ""
+        )
+
+    async def why_task(self, request: pb.WhyTaskRequest, _: Context) -> pb.WhyTaskResponse:
+        found = await why(self._engine.reads, read_task_id(request.task_id))
+        return pb.WhyTaskResponse(
+            explanation=found.sentence,
+            reason=int(found.reason),  # type: ignore[arg-type]
+            state=f"TASK_STATE_{found.state.upper()}",
+            waits_for_task_ids=found.waits_for,
         )
 
     async def cancel_task(self, request: pb.CancelTaskRequest, _: Context) -> pb.CancelTaskResponse:

@@ -76,7 +76,7 @@ def stored_task(task: NewTask, stored_at: int, catalog: Catalog) -> task_pb2.Tas
             view.expire_at.CopyFrom(timestamp(_microseconds(spec.fields["expire_at"])))
         view.tags.extend(cast("list[str]", spec.fields.get("tags", ())))
         view.metadata.update(cast("dict[str, str]", spec.fields.get("metadata", {})))
-        _add_policies(view, spec.fields)
+        add_policies(view, spec.fields)
     return view
 
 
@@ -115,7 +115,7 @@ def task_view(record: Record, catalog: Catalog) -> task_pb2.Task:
     for name in _TEXTS:
         setattr(view, name, record[name] or "")
     _add_payload(view, record, catalog)
-    _add_policies(view, record)
+    add_policies(view, record)
     if record["result"] is not None:
         view.result.ParseFromString(record["result"])
     if record["checkpoint"] is not None:
@@ -162,7 +162,8 @@ def _add_payload(view: task_pb2.Task, record: Record, catalog: Catalog) -> None:
             view.payload.value = catalog.payload_of(kind, record["args"])
 
 
-def _add_policies(view: task_pb2.Task, record: dict[str, Any]) -> None:
+def add_policies(view: task_pb2.Task | policy_pb2.TaskPolicy, record: dict[str, Any]) -> None:
+    """Adds what a record says of retries and retention to a task or a policy."""
     if record.get("retry_policy") is not None:
         initial, multiplier, maximum, jitter = record["retry_policy"]
         view.retry.CopyFrom(

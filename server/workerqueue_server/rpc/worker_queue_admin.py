@@ -8,9 +8,11 @@ import grpc
 
 from workerqueue.v1 import worker_queue_admin_pb2
 from workerqueue_server.queue.engine import Engine
+from workerqueue_server.rpc.kind_admin import KindAdminMethods
 from workerqueue_server.rpc.queue_admin import QueueAdminMethods
 from workerqueue_server.rpc.schedule_admin import ScheduleAdminMethods
 from workerqueue_server.rpc.task_admin import TaskAdminMethods
+from workerqueue_server.rpc.worker_admin import WorkerAdminMethods
 
 
 class WorkerQueueAdminService:
@@ -22,6 +24,8 @@ class WorkerQueueAdminService:
             **TaskAdminMethods(engine).handlers(),
             **ScheduleAdminMethods(engine).handlers(),
             **QueueAdminMethods(engine).handlers(),
+            **KindAdminMethods(engine).handlers(),
+            **WorkerAdminMethods(engine).handlers(),
         }
 
     def handler(self) -> grpc.GenericRpcHandler:
