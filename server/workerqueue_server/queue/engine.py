@@ -19,7 +19,6 @@ from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
 from workerqueue_server.queue.presence import Presence
 from workerqueue_server.queue.queue_admin import QueueAdmin
-from workerqueue_server.queue.retention import Retention
 from workerqueue_server.queue.schedule_definition import ReadTask
 from workerqueue_server.queue.schedules import Schedules
 from workerqueue_server.queue.sessions import SessionBook
@@ -31,7 +30,6 @@ from workerqueue_server.queue.watching import TaskWatcher
 from workerqueue_server.store.errors import StoreError
 from workerqueue_server.store.hints import HintSender, listen
 from workerqueue_server.store.keyed import KeyedStore
-from workerqueue_server.store.partitions import PartitionStore
 from workerqueue_server.store.reads import ReadStore
 from workerqueue_server.store.records import Return
 from workerqueue_server.store.schedules import ScheduleStore
@@ -93,8 +91,6 @@ class Engine:
             self.schedule_store, self.lanes, self.keyed, read_task, self.ticker.wake
         )
         self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
-        self.partition_store = PartitionStore(dsn)
-        self.retention = Retention(self.partition_store)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
         self.presence = Presence(
@@ -113,8 +109,6 @@ class Engine:
 
     async def start(self) -> None:
         """Declares the catalog and starts the loops. Raises StoreError."""
-        # First: a database that slept for days has no partition for what finishes now.
-        await self.retention.prepare()
         for kind in self.catalog.kinds.values():
             await self.store.declare_kind(kind.name, kind.type_name, kind.declaration())
         for queue in self.catalog.queues.values():
@@ -145,7 +139,6 @@ class Engine:
         await self._hints.close()
         await self.reads.close()
         await self.schedule_store.close()
-        await self.partition_store.close()
         await self.keyed_store.close()
         await self.store.close()
 
@@ -189,7 +182,6 @@ class Engine:
             ("enqueue keyed", self.keyed.run),
             *self.keyed_care.loops(),
             ("schedules", self.ticker.run),
-            ("retention", lambda: repeat("retention", self.retention.duty)),
             ("grant", self.dispatcher.run),
             ("sweep", self.dispatcher.run_sweeps),
             ("send hints", self._hints.run),
