@@ -109,9 +109,9 @@ async def test_partitions_are_made_ahead_and_dropped_behind(sql: Inspector) -> N
         "create table workerqueue.history_20200101 partition of workerqueue.history"
         " for values from ('2020-01-01+00') to ('2020-01-02+00')"
     )
-    name = await sql.value("select workerqueue.drop_expired_partition(31)")
+    name = await sql.value("select dropped from workerqueue.drop_expired_partition(31)")
     assert name == "history_20200101"
-    assert await sql.value("select workerqueue.drop_expired_partition(31)") is None
+    assert await sql.value("select dropped from workerqueue.drop_expired_partition(31)") is None
     ahead = await sql.value(
         "select count(*)::integer from pg_inherits"
         " where inhparent = 'workerqueue.history'::regclass"

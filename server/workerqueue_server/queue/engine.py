@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -17,8 +16,8 @@ from workerqueue_server.queue.keyed import KeyedCare, KeyedEnqueuer
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
-from workerqueue_server.queue.presence import Presence
 from workerqueue_server.queue.queue_admin import QueueAdmin
+from workerqueue_server.queue.retention import Retention
 from workerqueue_server.queue.schedule_definition import ReadTask
 from workerqueue_server.queue.schedules import Schedules
 from workerqueue_server.queue.sessions import SessionBook
@@ -27,9 +26,9 @@ from workerqueue_server.queue.task_admin import TaskAdmin
 from workerqueue_server.queue.ticking import Ticker
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
-from workerqueue_server.store.errors import StoreError
 from workerqueue_server.store.hints import HintSender, listen
 from workerqueue_server.store.keyed import KeyedStore
+from workerqueue_server.store.partitions import PartitionStore
 from workerqueue_server.store.reads import ReadStore
 from workerqueue_server.store.records import Return
 from workerqueue_server.store.schedules import ScheduleStore
@@ -91,16 +90,10 @@ class Engine:
             self.schedule_store, self.lanes, self.keyed, read_task, self.ticker.wake
         )
         self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
+        self.partition_store = PartitionStore(dsn)
+        self.retention = Retention(self.partition_store)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
-        self.presence = Presence(
-            self.reads,
-            self.book,
-            self.wakeups,
-            self.server_id,
-            catalog.kinds.keys(),
-            self.dispatcher.changed,
-        )
         self.wakeups.on_queues = self.dispatcher.wake_queues
         self.wakeups.on_settings = self.dispatcher.sweep_soon
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,6 +102,8 @@ class Engine:
 
     async def start(self) -> None:
         """Declares the catalog and starts the loops. Raises StoreError."""
+        # First: a database that slept for days has no partition for what finishes now.
+        await self.retention.prepare()
         for kind in self.catalog.kinds.values():
             await self.store.declare_kind(kind.name, kind.type_name, kind.declaration())
         for queue in self.catalog.queues.values():
@@ -120,7 +115,6 @@ class Engine:
             [(k.policy.queue, k.name, k.policy.priority) for k in self.catalog.kinds.values()]
         )
         await self.reads.open()
-        await self.presence.sync()
         await self.dispatcher.sweep()
         for name, loop in self._loops():
             self._tasks.append(asyncio.create_task(_forever(name, loop), name=name))
@@ -134,11 +128,10 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(StoreError):
-            await self.presence.leave()
         await self._hints.close()
         await self.reads.close()
         await self.schedule_store.close()
+        await self.partition_store.close()
         await self.keyed_store.close()
         await self.store.close()
 
@@ -182,13 +175,13 @@ class Engine:
             ("enqueue keyed", self.keyed.run),
             *self.keyed_care.loops(),
             ("schedules", self.ticker.run),
+            ("retention", lambda: repeat("retention", self.retention.duty)),
             ("grant", self.dispatcher.run),
             ("sweep", self.dispatcher.run_sweeps),
             ("send hints", self._hints.run),
             ("listen", self._listen),
             ("watch tasks", self.watcher.run),
             ("announce watched tasks", self.watcher.run_interest),
-            ("presence", lambda: repeat("presence", self.presence.duty)),
             ("fold statistics", lambda: repeat("fold statistics", self.statistics.fold)),
             *self.desk.loops(),
             *self.maintenance.loops(),

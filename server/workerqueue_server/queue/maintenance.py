@@ -25,10 +25,6 @@ _PROMOTE_SECONDS = 1.0
 _UNSTARTED_SECONDS = 1.0
 _ADMIT_SECONDS = 2.0
 _AUDIT_SECONDS = 5.0
-_PARTITION_SECONDS = 600.0
-# Covers the longest retention, 30 days.
-PARTITION_DAYS = 32
-_ATTEMPTS_DAYS = 31
 
 
 class Maintenance:
@@ -52,7 +48,6 @@ class Maintenance:
             ("expire unstarted tasks", lambda: repeat("expire unstarted", self._unstarted)),
             ("admit waiting tasks", lambda: repeat("admit waiting tasks", self._admit)),
             ("audit leases", lambda: repeat("audit leases", self._audit)),
-            ("partitions", lambda: repeat("partitions", self._partitions)),
         ]
 
     async def _expire(self) -> float:
@@ -109,9 +104,3 @@ class Maintenance:
     async def _audit(self) -> float:
         await self._desk.audit()
         return _AUDIT_SECONDS
-
-    async def _partitions(self) -> float:
-        await self._store.create_partitions(PARTITION_DAYS)
-        while (name := await self._store.drop_expired_partition(_ATTEMPTS_DAYS)) is not None:
-            _log.info("dropped partition %s", name)
-        return _PARTITION_SECONDS

@@ -250,17 +250,6 @@ class TaskStore:
             "declare_kind", {"kind": kind, "type_name": type_name, "policy": Jsonb(policy)}
         )
 
-    async def create_partitions(self, days: int) -> int:
-        """Makes partitions ahead; how many were new."""
-        rows = await self._care.fetch("create_partitions", {"days": days})
-        return int(rows[0][0])
-
-    async def drop_expired_partition(self, attempts_days: int) -> str | None:
-        """Drops one partition whose day is over; its name."""
-        rows = await self._care.fetch("drop_expired_partition", {"attempts_days": attempts_days})
-        name: str | None = rows[0][0]
-        return name
-
     async def ping(self) -> bool:
         """Whether the database answers and takes writes. Raises StoreError if it is silent."""
         return bool((await self._lanes.fetch("ping"))[0][0])

@@ -1,2 +1,2 @@
--- Drops one partition whose day is over; null when there is none.
-select workerqueue.drop_expired_partition(%(attempts_days)s)
+-- Drops one partition whose day is over; see workerqueue.drop_expired_partition.
+select dropped, held_by from workerqueue.drop_expired_partition(%(attempts_days)s)
