@@ -62,7 +62,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Non
     table = plain_table(columns)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    console().print(table)
+    _print_grid(table)
 
 
 def plain_table(columns: Sequence[Column]) -> Any:
@@ -91,7 +91,17 @@ def print_facts(facts: Iterable[tuple[str, Any]]) -> None:
     for name, value in facts:
         if value not in (None, ""):
             table.add_row(name, Text(value) if isinstance(value, str) else value)
-    console().print(table)
+    _print_grid(table)
+
+
+def _print_grid(table: Any) -> None:
+    if console().is_terminal:
+        console().print(table)
+        return
+    # Cells are filled up with blanks, which nobody wants at the ends of a file's lines.
+    with console().capture() as captured:
+        console().print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_json(value: Any) -> None:

@@ -83,7 +83,7 @@ def _print_kind(kind: queue_admin_pb2.TaskKind) -> None:
         console().print()
         print_table(
             [Column("field"), Column("type"), Column("values")],
-            [(f.json_name, f.type, ", ".join(f.enum_values)) for f in kind.fields],
+            [(f.json_name, f.type, ", ".join(f.allowed_values)) for f in kind.fields],
         )
     if kind.example_json:
         quoted = json.dumps(json.loads(kind.example_json), ensure_ascii=False).replace("'", "'\\''")
