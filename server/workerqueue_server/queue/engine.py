@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from workerqueue_server.queue.keyed import KeyedCare, KeyedEnqueuer
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
+from workerqueue_server.queue.presence import Presence
 from workerqueue_server.queue.queue_admin import QueueAdmin
 from workerqueue_server.queue.retention import Retention
 from workerqueue_server.queue.schedule_definition import ReadTask
@@ -26,6 +28,7 @@ from workerqueue_server.queue.task_admin import TaskAdmin
 from workerqueue_server.queue.ticking import Ticker
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
+from workerqueue_server.store.errors import StoreError
 from workerqueue_server.store.hints import HintSender, listen
 from workerqueue_server.store.keyed import KeyedStore
 from workerqueue_server.store.partitions import PartitionStore
@@ -94,6 +97,14 @@ class Engine:
         self.retention = Retention(self.partition_store)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
+        self.presence = Presence(
+            self.reads,
+            self.book,
+            self.wakeups,
+            self.server_id,
+            catalog.kinds.keys(),
+            self.dispatcher.changed,
+        )
         self.wakeups.on_queues = self.dispatcher.wake_queues
         self.wakeups.on_settings = self.dispatcher.sweep_soon
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +126,7 @@ class Engine:
             [(k.policy.queue, k.name, k.policy.priority) for k in self.catalog.kinds.values()]
         )
         await self.reads.open()
+        await self.presence.sync()
         await self.dispatcher.sweep()
         for name, loop in self._loops():
             self._tasks.append(asyncio.create_task(_forever(name, loop), name=name))
@@ -128,6 +140,8 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(StoreError):
+            await self.presence.leave()
         await self._hints.close()
         await self.reads.close()
         await self.schedule_store.close()
@@ -182,6 +196,7 @@ class Engine:
             ("listen", self._listen),
             ("watch tasks", self.watcher.run),
             ("announce watched tasks", self.watcher.run_interest),
+            ("presence", lambda: repeat("presence", self.presence.duty)),
             ("fold statistics", lambda: repeat("fold statistics", self.statistics.fold)),
             *self.desk.loops(),
             *self.maintenance.loops(),
