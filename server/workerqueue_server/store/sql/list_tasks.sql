@@ -1,4 +1,5 @@
 -- Tasks by id, live or finished, without what only a full view shows.
+-- Joined id by id: of a table without statistics, `id = any (...)` would be taken for a large part.
 select t.id, l.kind, l.queue, l.priority, t.state::text as state, t.attempt, t.max_attempts,
        null::bytea as payload, null::jsonb as args, t.timeout_ms, t.lease_duration_ms,
        t.created_at, t.run_at, t.expire_at, t.started_at, null::timestamptz as finished_at,
@@ -6,9 +7,9 @@ select t.id, l.kind, l.queue, l.priority, t.state::text as state, t.attempt, t.m
        t.concurrency_limit, t.job_key, t.tags, t.metadata, t.retry_policy, t.retention,
        null::bytea as result, t.last_error - 'trace' as last_error, t.progress,
        t.progress_message, null::bytea as checkpoint
-  from workerqueue.tasks t
+  from unnest(%(ids)s) i(id)
+  join workerqueue.tasks t on t.id = any (array[i.id])
   join workerqueue.lanes l using (lane_id)
- where t.id = any (%(ids)s)
 union all
 select h.id, l.kind, l.queue, l.priority, h.state::text, h.attempt, h.max_attempts,
        null, null, h.timeout_ms, h.lease_duration_ms,
@@ -17,6 +18,6 @@ select h.id, l.kind, l.queue, l.priority, h.state::text, h.attempt, h.max_attemp
        h.concurrency_limit, h.job_key, h.tags, h.metadata, h.retry_policy, h.retention,
        null, h.last_error - 'trace', h.progress,
        h.progress_message, null
-  from workerqueue.history h
+  from unnest(%(ids)s) i(id)
+  join workerqueue.history h on h.id = any (array[i.id])
   join workerqueue.lanes l using (lane_id)
- where h.id = any (%(ids)s)
