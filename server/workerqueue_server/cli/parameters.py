@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
 
 STATES = (
     *("scheduled", "available", "blocked", "leased", "retrying"),
@@ -23,7 +23,7 @@ STATES = (
 
 def parse_span(text: str) -> timedelta | None:
     """`90s`, `1h30m`, `2d`, `250ms` or a number of seconds; None: none of these."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return timedelta(seconds=float(text))
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
