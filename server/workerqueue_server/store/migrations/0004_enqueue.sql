@@ -60,7 +60,7 @@ declare
   v_existed uuid[];
   v_finished uuid[];
   v_seen integer;
-  c_range constant integer := 20000;
+  c_range constant integer := least(20000, 20 * cardinality(p_ids));
 begin
   with stored as (
     insert into workerqueue.tasks (
@@ -104,8 +104,8 @@ begin
   end if;
   if p_first_id is not null then
     -- Ids made in the order of time (UUIDv7) span a short range with few finished tasks in it, which
-    -- one scan per partition reads. Looking up each id in each partition costs ten times as much,
-    -- so that is left to ids that are spread out.
+    -- one scan per partition reads. Looking up an id in each partition costs ten times as much as
+    -- an entry of that scan, so that is left to ids that are spread out.
     select array_agg(r.id) filter (where r.id = any (p_ids)), count(*) into v_finished, v_seen
       from (select h.id from workerqueue.history h
              where h.id between p_first_id and p_last_id

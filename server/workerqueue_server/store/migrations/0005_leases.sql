@@ -132,7 +132,9 @@ begin
                   when r.single then greatest(0, q.max_in_flight_per_worker - (
                     select count(*) from workerqueue.tasks t
                      where t.counted_queue = q.name and t.worker_id = r.workers[1]))
-                  else 0 end)::integer as n) allowed
+                  else 0 end)::integer as n
+           -- Keeps the counts from being made once more for the condition below.
+           offset 0) allowed
          where not q.paused and allowed.n > 0
       ), ahead as (
         select lane.id, lane.read_to, lane.turn, lane.allowed, lane.counted, lane.queue,
@@ -260,7 +262,7 @@ set workerqueue.counts_itself = 'yes'
 as $$
 declare
   v_now timestamptz := clock_timestamp();
-  v_finished bigint;
+  v_finished bigint[];
   v_keys text[];
   v_freed text[];
   v_lost integer[];
@@ -295,18 +297,20 @@ begin
       from ended e
      group by e.lane_id, e.retention
   )
-  select count(*), array_agg(e.concurrency_key) filter (where e.concurrency_key is not null),
+  select array_agg(e.lease_id),
+         array_agg(e.concurrency_key) filter (where e.concurrency_key is not null),
          array_agg(distinct e.counted_queue) filter (where e.counted_queue is not null),
          array_agg(e.id) filter (where e.job_key is not null)
     into v_finished, v_keys, v_freed, v_holders
     from ended e;
 
-  if v_finished < cardinality(p_ids) then
+  if coalesce(cardinality(v_finished), 0) < cardinality(p_ids) then
+    -- A subquery with `not in` is hashed, and spares those just finished the look into history.
     select array_agg(a.place::integer) into v_lost
       from rows from (unnest(p_ids), unnest(p_lease_ids)) with ordinality a(id, lease_id, place)
-     where not exists (
+     where a.lease_id not in (select unnest(v_finished)) and not exists (
        select from workerqueue.history h
-        where h.id = a.id and h.lease_id = a.lease_id and h.state = 'succeeded');
+        where h.id = any (array[a.id]) and h.lease_id = a.lease_id and h.state = 'succeeded');
   end if;
 
   if v_holders is not null then
@@ -462,7 +466,7 @@ begin
      where i.place <> all (coalesce(v_live, '{}'))
        and not exists (
          select from workerqueue.attempts a
-          where a.task_id = i.id and a.lease_id = i.lease_id and a.outcome = 'failed'
+          where a.task_id = any (array[i.id]) and a.lease_id = i.lease_id and a.outcome = 'failed'
             and i.action = 'fail');
   end if;
   if v_live is null then

@@ -249,7 +249,9 @@ $$;
 create function workerqueue.sweep_lanes()
 returns table (lane_id integer, queue text, kind text, priority smallint, first_position bigint)
 language sql stable
-set enable_seqscan = on
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
   select l.lane_id, l.queue, l.kind, l.priority,
          (select t.position from workerqueue.tasks t
