@@ -22,6 +22,7 @@ from quickstart.story import HANGS_ONCE, Scene, scenes
 from workerqueue import AsyncClient, WorkerQueueError
 from workerqueue.v1.task_admin_pb2 import GetTaskRequest, WatchTaskRequest
 from workerqueue.v1.task_pb2 import TASK_STATE_LEASED, Task
+from workerqueue.v1.worker_admin_pb2 import ListWorkersRequest
 from workerqueue.v1.worker_queue_admin_pb2_grpc import WorkerQueueAdminStub
 
 if TYPE_CHECKING:
@@ -107,8 +108,25 @@ async def _wait_for(count: int, futures: Sequence[asyncio.Future[Any]]) -> None:
             return
 
 
+async def _wait_for_workers(processes: Processes, admin: WorkerQueueAdminAsyncStub) -> None:
+    """Returns when every worker is connected."""
+    connected: set[str] = set()
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not connected.issuperset(_WORKERS):
+                processes.check_alive()
+                await asyncio.sleep(0.1)
+                workers = (await admin.ListWorkers(ListWorkersRequest())).workers
+                connected = {worker.worker_id for worker in workers if worker.sessions}
+    except TimeoutError:
+        missing = ", ".join(sorted(set(_WORKERS) - connected))
+        raise TourError(f"these workers did not connect in time: {missing}") from None
+
+
 async def _play(processes: Processes, address: str, played: list[Scene]) -> tuple[list[Task], str]:
     async with AsyncClient(address) as client, grpc.aio.insecure_channel(address) as channel:
+        admin: WorkerQueueAdminAsyncStub = WorkerQueueAdminStub(channel)
+        await _wait_for_workers(processes, admin)
         results = await client.enqueue_batch([scene.item() for scene in played])
         for result in results:
             if result.error is not None:
@@ -118,7 +136,7 @@ async def _play(processes: Processes, address: str, played: list[Scene]) -> tupl
             "24 kinds,\n      one that fails twice, one that always fails, one whose worker dies."
         )
         _say("[bold]4/5[/] Workers at work ...")
-        tour = _Tour(processes, WorkerQueueAdminStub(channel))
+        tour = _Tour(processes, admin)
         return await tour.follow([result.task_id for result in results], played), tour.killed
 
 
@@ -129,9 +147,9 @@ def _tour(folder: Path) -> None:
         _say(f"[bold]1/5[/] Server with a PostgreSQL of its own in {folder} ...")
         address = processes.start_server(folder)
         _say(f"      serving on {address} after {time.monotonic() - began:.1f} s")
+        _say(f"[bold]2/5[/] Workers in processes of their own: {' and '.join(_WORKERS)} ...")
         for name in _WORKERS:
             processes.start(name, "quickstart.worker", name, address=address)
-        _say(f"[bold]2/5[/] Workers in processes of their own: {' and '.join(_WORKERS)}")
         tasks, killed = asyncio.run(_play(processes, address, played))
         _say("[bold]5/5[/] What became of them, as GetTask and WatchTask tell:\n")
         _console.print(as_table(played, tasks))
