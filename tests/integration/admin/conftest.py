@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.integration.admin.toolkit import Admin
+from tests.servers import ServerProcess
 from tests.sql import Inspector
 from tests.toolkit import Api
 
@@ -18,7 +19,7 @@ async def admin(api: Api) -> Admin:
 
 
 @pytest.fixture(autouse=True)
-async def counted(sql: Inspector) -> AsyncIterator[None]:
+async def counted(server: ServerProcess, sql: Inspector) -> AsyncIterator[None]:
     """After each test the statistics equal the truth."""
     yield
     difference = await sql.rows(

@@ -129,7 +129,7 @@ async def test_bulk_work_amid_workers_and_other_operators_loses_nothing(
     """Every task ends in exactly one terminal state, and what was acked stays acked."""
     ids = await api.ids(
         [
-            request(queue=queue, **({"concurrency_key": f"{queue}-{n % 7}"} if n % 2 else {}))
+            request(queue=queue, concurrency_key=f"{queue}-{n % 7}" if n % 2 else None)
             for n in range(3000)
         ]
     )

@@ -223,7 +223,7 @@ async def test_no_call_reads_all_tasks(api: Api, admin: Admin, sql: Inspector, q
         """Table rows read so far, by any connection."""
         await sql.rows("select pg_stat_clear_snapshot()")
         # The servers' connections report when they have been idle for a moment.
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.1)
         return int(
             await sql.value(
                 """

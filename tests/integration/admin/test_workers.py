@@ -76,6 +76,7 @@ async def test_workers_of_all_servers_are_listed_with_what_they_hold(
     await eventually(unconnected, "no session is left, the leases stand")
 
 
+@pytest.mark.slow
 async def test_a_dead_servers_workers_vanish(
     server_database: Database, api: Api, admin: Admin, queue: str
 ) -> None:
