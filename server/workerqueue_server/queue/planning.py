@@ -171,18 +171,19 @@ class Planner:
     def plan(self) -> list[Request]:
         """The next requests; none if nothing can be granted."""
         requests: list[Request] = []
+        served: list[GroupKey] = []
         budget = _MAX_TASKS
-        for group in self._groups.values():
+        for key, group in self._groups.items():
             if budget <= 0 or len(requests) >= _MAX_REQUESTS:
                 break
             if group.hungry and group.ready:
                 planned = self._plan_group(group, budget, _MAX_REQUESTS - len(requests))
                 budget -= sum(request.grant.wanted for request in planned)
                 requests += planned
-        if requests:
+                served.append(key)
+        for key in served:
             # The groups that were not reached come first next time.
-            first = next(iter(self._groups))
-            self._groups[first] = self._groups.pop(first)
+            self._groups[key] = self._groups.pop(key)
         return requests
 
     def offer(self, lane_ids: Iterable[int], count: int) -> list[Request]:
