@@ -147,15 +147,17 @@ def reschedule(
 @click.argument("job_key")
 @remote_command
 def remove_job_key(remote: Remote, job_key: str) -> None:
-    """Remove the live task that holds a job key.
+    """Remove the live task that has a job key.
 
-    A waiting task is deleted; a leased one goes on without the key and is not retried.
+    A waiting task is cancelled; a leased one goes on without the key and is not retried.
     """
     request = task_admin_pb2.RemoveByJobKeyRequest(job_key=job_key)
 
     def tell(answer: Any) -> None:
-        done = "deleted" if answer.deleted else "runs on without the key"
-        click.echo(f"{answer.task_id} {done}")
+        if answer.cancelled_task_id:
+            click.echo(f"{answer.cancelled_task_id} cancelled")
+        if answer.released_task_id:
+            click.echo(f"{answer.released_task_id} runs on without the key")
 
     print_answer(remote, remote.call(remote.admin.RemoveByJobKey, request), tell)
 
