@@ -134,7 +134,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _from_folder(name: str, value: Any, folder: Path) -> Any:
     """Paths in a file are meant from the file's own folder."""
-    if name not in ("data_dir", "descriptors", "port_file"):
+    if name not in ("data_dir", "descriptors", "port_file", "schedules"):
         return value
     if isinstance(value, list):
         return tuple(folder / path if isinstance(path, str) else path for path in value)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from workerqueue_server.app.schedule_file import ScheduleFile, load_schedule_file, reconcile
 from workerqueue_server.app.settings import Settings
 from workerqueue_server.queue.catalog import Catalog, CatalogError
 from workerqueue_server.queue.engine import Engine
+from workerqueue_server.queue.schedules import Reconciled
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.server import RpcServer
 from workerqueue_server.store.embedded import EmbeddedPostgres
@@ -40,9 +42,11 @@ async def run_server(
     """Serves until SIGTERM or SIGINT, then drains.
 
     ``on_serving`` is called with the bound port once calls are answered. Raises CatalogError,
-    StoreError or OSError with the reason when it cannot start.
+    ScheduleFileError, StoreError or OSError with the reason when it cannot start.
     """
     catalog = load_catalog(settings.descriptors)
+    read_task = EnqueueReader(catalog).read
+    declared = load_schedule_file(settings.schedules, read_task) if settings.schedules else None
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,9 +59,11 @@ async def run_server(
         if settings.migrate:
             for migration in await migrate(dsn):
                 _log.info("applied migration %04d %s", migration.version, migration.name)
-        engine = Engine(dsn, catalog, EnqueueReader(catalog).read, listen_dsn=settings.listen_dsn)
+        engine = Engine(dsn, catalog, read_task, listen_dsn=settings.listen_dsn)
         await engine.start()
         stack.push_async_callback(engine.stop)
+        if declared is not None:
+            _tell(declared, await reconcile(engine.schedules, declared))
         server = RpcServer(engine, reflection_enabled=settings.reflection, share_port=share_port)
         port = server.bind(settings.address)
         await server.start()
@@ -76,6 +82,17 @@ async def run_server(
         _log.info("draining for up to %g s", settings.drain_seconds)
         await server.stop(settings.drain_seconds)
     _log.info("stopped")
+
+
+def _tell(declared: ScheduleFile, done: Reconciled) -> None:
+    _log.info(
+        "schedules of %s: %d in all, %d created, %d updated, %d deleted",
+        declared.path,
+        len(declared.schedules),
+        len(done.created),
+        len(done.updated),
+        len(done.deleted),
+    )
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         f"environment they are separated by `{os.pathsep}`.",
         metavar="FILE",
     )
+    schedules: _ExistingFile | None = _setting(
+        None,
+        "A TOML file that declares schedules. Those that it no longer names are deleted; schedules "
+        "made over the API are left alone.",
+        metavar="FILE",
+    )
     processes: int = _setting(
         1, "Server processes that share the port, 1 to 64.", metavar="NUMBER", ge=1, le=64
     )

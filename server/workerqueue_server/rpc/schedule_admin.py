@@ -15,6 +15,7 @@ from workerqueue.v1 import worker_queue_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.errors import InvalidTask, Violation
+from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.schedules import next_ticks
 from workerqueue_server.rpc.handlers import Context, unary
 from workerqueue_server.rpc.pages import make_page_token, read_page_size, read_page_token
@@ -74,7 +75,7 @@ class ScheduleAdminMethods:
         if not 0 <= count <= _MOST_NEXT_TIMES:
             raise InvalidTask([Violation("next_run_times", f"must be 0 to {_MOST_NEXT_TIMES}")])
         return pb.GetScheduleResponse(
-            schedule=await self._view(request.schedule_id, count or _NEXT_TIMES)
+            schedule=await self._view(_read_id(request.schedule_id), count or _NEXT_TIMES)
         )
 
     async def list_schedules(
@@ -99,27 +100,27 @@ class ScheduleAdminMethods:
         self, request: pb.DeleteScheduleRequest, _: Context
     ) -> pb.DeleteScheduleResponse:
         await self._schedules.delete(
-            request.schedule_id, even_if_from_file=request.even_if_from_file
+            _read_id(request.schedule_id), even_if_from_file=request.even_if_from_file
         )
         return pb.DeleteScheduleResponse()
 
     async def pause_schedule(
         self, request: pb.PauseScheduleRequest, _: Context
     ) -> pb.PauseScheduleResponse:
-        await self._schedules.set_paused(request.schedule_id, paused=True)
+        await self._schedules.set_paused(_read_id(request.schedule_id), paused=True)
         return pb.PauseScheduleResponse(schedule=await self._view(request.schedule_id))
 
     async def resume_schedule(
         self, request: pb.ResumeScheduleRequest, _: Context
     ) -> pb.ResumeScheduleResponse:
-        await self._schedules.set_paused(request.schedule_id, paused=False)
+        await self._schedules.set_paused(_read_id(request.schedule_id), paused=False)
         return pb.ResumeScheduleResponse(schedule=await self._view(request.schedule_id))
 
     async def trigger_schedule(
         self, request: pb.TriggerScheduleRequest, _: Context
     ) -> pb.TriggerScheduleResponse:
         task_id = read_task_id(request.task_id) if request.task_id else None
-        task, result = await self._schedules.trigger(request.schedule_id, task_id)
+        task, result = await self._schedules.trigger(_read_id(request.schedule_id), task_id)
         stored_id = result.task_id or task.task_id
         record = (await self._engine.reads.tasks([stored_id])).get(stored_id)
         catalog = self._engine.catalog
@@ -156,6 +157,14 @@ class ScheduleAdminMethods:
         view.tasks_made = row.tasks_made
         view.ticks_skipped = row.ticks_skipped
         return view
+
+
+def _read_id(schedule_id: str) -> str:
+    check = Checker("")
+    check.queue("schedule_id", schedule_id)
+    if check.violations:
+        raise InvalidTask(check.violations)
+    return schedule_id
 
 
 def _times(moments: Iterable[datetime]) -> Iterable[Timestamp]:

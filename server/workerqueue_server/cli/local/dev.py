@@ -10,6 +10,7 @@ import click
 from workerqueue_server import __version__
 from workerqueue_server.app.configuration import DEFAULT
 from workerqueue_server.app.logs import configure_logs
+from workerqueue_server.app.schedule_file import ScheduleFileError
 from workerqueue_server.app.server import run_server
 from workerqueue_server.app.settings import Settings
 from workerqueue_server.cli.exits import Exit
@@ -52,6 +53,8 @@ def dev(**flags: Any) -> None:
         if configuration.sources["address"] == DEFAULT:
             hint = "does another server run? --listen 127.0.0.1:0 takes any free port"
         raise Failure(f"cannot start: {error}", Exit.UNREACHABLE, hint=hint) from error
+    except ScheduleFileError as error:
+        raise Failure(f"cannot start: {error}", Exit.USAGE) from error
     except (CatalogError, StoreError) as error:
         raise Failure(f"cannot start: {error}", Exit.UNREACHABLE) from error
 

@@ -10,6 +10,7 @@ import click
 
 from workerqueue_server.app.logs import configure_logs
 from workerqueue_server.app.processes import run_processes
+from workerqueue_server.app.schedule_file import ScheduleFileError
 from workerqueue_server.app.server import run_server
 from workerqueue_server.cli.exits import Exit
 from workerqueue_server.cli.failures import Failure
@@ -32,5 +33,7 @@ def serve(**flags: Any) -> None:
         if settings.processes > 1:
             sys.exit(run_processes(settings))
         asyncio.run(run_server(settings))
+    except ScheduleFileError as error:
+        raise Failure(f"cannot start: {error}", Exit.USAGE) from error
     except (CatalogError, StoreError, OSError) as error:
         raise Failure(f"cannot start: {error}", Exit.UNREACHABLE) from error
