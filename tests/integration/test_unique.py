@@ -184,6 +184,18 @@ async def test_a_repeated_request_is_no_conflict(api: Api, queue: str, name: str
     assert (await api.send(again)).outcome == EXISTED
 
 
+async def test_a_repeat_is_no_conflict_with_a_newer_twin(api: Api, queue: str, name: str) -> None:
+    strict = worker_queue_pb2.Unique(by_args=True, by_states=LIVE, on_conflict=FAIL)
+    again = request(run(name), task_id=str(uuid.uuid4()), queue=queue, unique=strict)
+    first = await api.send(again)
+    (lease,) = await api.take(queue)
+    await api.ack(lease.lease_token)
+    twin = await api.send(request(run(name), queue=queue, unique=strict))
+    assert twin.outcome == CREATED
+    repeat = await api.send(again)
+    assert (repeat.outcome, repeat.task.task_id) == (EXISTED, first.task.task_id)
+
+
 async def test_items_of_one_batch_are_compared(api: Api, queue: str, name: str) -> None:
     strict = worker_queue_pb2.Unique(by_args=True, on_conflict=FAIL)
     results = await api.batch(

@@ -25,6 +25,20 @@ begin
 end
 $$;
 
+-- The same, live tasks included.
+create function workerqueue.find_request(p_id uuid, out outcome text, out task_id uuid)
+language plpgsql stable
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  select 'existed', t.id into outcome, task_id from workerqueue.tasks t where t.id = p_id;
+  if not found then
+    select r.outcome, r.task_id into outcome, task_id from workerqueue.find_past_request(p_id) r;
+  end if;
+end
+$$;
+
 -- The task that has a job key and that a newer request may change or wait behind: the successor if
 -- there is one, else the holder. It is locked unless it is leased: the answer of a leased task's
 -- worker must not wait for the caller's transaction. With p_brief the caller's transaction ends at
@@ -145,12 +159,8 @@ begin
     if v_job.id is not null then
       -- Now that the job is locked, a concurrent repeat of this request is either done or waits.
       if p_client_id then
-        select 'existed', t.id into outcome, task_id
-          from workerqueue.tasks t where t.id = p_new.id;
-        if not found then
-          select r.outcome, r.task_id into outcome, task_id
-            from workerqueue.find_past_request(p_new.id) r;
-        end if;
+        select r.outcome, r.task_id into outcome, task_id
+          from workerqueue.find_request(p_new.id) r;
         exit when outcome is not null;
       end if;
       if p_mode = 'unsafe_dedupe' then
@@ -206,9 +216,11 @@ begin
       exit;
     end if;
 
+    -- A repeat is a repeat, even if its task is finished and another one is the same by now.
     if p_client_id then
-      select 'existed', t.id into outcome, task_id from workerqueue.tasks t where t.id = p_new.id;
-      exit when found;
+      select r.outcome, r.task_id into outcome, task_id
+        from workerqueue.find_request(p_new.id) r;
+      exit when outcome is not null;
     end if;
     if p_new.unique_key is not null then
       select case when p_fail then 'conflict' else 'kept' end, t.id into outcome, task_id
