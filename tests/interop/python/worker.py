@@ -276,9 +276,9 @@ def answer(
     return lease_pb2.AckRequest(lease_token=task.lease_token, result=pack(report))
 
 
-async def main() -> None:
+async def main(worker_class: type[Worker] = Worker) -> None:
     """Runs the worker until standard input ends."""
-    worker = Worker(
+    worker = worker_class(
         os.environ["WORKERQUEUE_ADDRESS"],
         os.environ["CONFORMANCE_QUEUE"],
         os.environ["CONFORMANCE_WORKER_ID"],
