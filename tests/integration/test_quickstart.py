@@ -61,8 +61,10 @@ def test_it_runs_twice_on_one_folder(tmp_path: Path) -> None:
 def test_ctrl_c_stops_everything_it_started(tmp_path: Path) -> None:
     tour = _start(tmp_path)
     assert tour.stdout is not None
+    heard = []
     while (line := tour.stdout.readline()) and not line.startswith("4/5"):
-        pass
+        heard.append(line)
+    assert line, "".join(heard)
     started = psutil.Process(tour.pid).children(recursive=True)
     tour.send_signal(signal.SIGINT)
     said, _ = tour.communicate(timeout=60)
