@@ -57,6 +57,7 @@ class Dispatcher:
     # Hears of the leases just granted.
     touched: Callable[[Iterable[bytes]], None]
     planner: Planner = field(init=False)
+    _unsent: list[Delivery] = field(default_factory=list)
     _work: asyncio.Event = field(default_factory=asyncio.Event)
     _rounds: asyncio.Condition = field(default_factory=asyncio.Condition)
     _sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
@@ -125,7 +126,9 @@ class Dispatcher:
 
     def hand_over(self, requests: list[Request], grants: list[Grant]) -> None:
         """The transaction is committed: delivers what it granted."""
-        self._send(self._take(requests, grants))
+        self._take(requests, grants)
+        # With what was granted before and is not sent yet: leases go out in the order of the line.
+        self._send()
         self._work.set()
 
     def withdraw(self, requests: list[Request]) -> None:
@@ -140,12 +143,11 @@ class Dispatcher:
 
         While the database grants one round, the leases of the last one are encoded and sent.
         """
-        deliveries: list[Delivery] = []
         try:
             while True:
                 requests = self.planner.plan()
                 if not requests:
-                    deliveries = self._send(deliveries)
+                    self._send()
                     self._work.clear()
                     await self._end_round()
                     await self._work.wait()
@@ -155,7 +157,7 @@ class Dispatcher:
                 )
                 # Lets the statement go out first.
                 await asyncio.sleep(0)
-                deliveries = self._send(deliveries)
+                self._send()
                 try:
                     grants = await granting
                 except StoreError as error:
@@ -165,10 +167,10 @@ class Dispatcher:
                     await self._end_round()
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                deliveries = self._take(requests, grants)
+                self._take(requests, grants)
                 await self._end_round()
         finally:
-            self._send(deliveries)
+            self._send()
 
     async def run_sweeps(self) -> None:
         """Sweeps until cancelled."""
@@ -214,10 +216,9 @@ class Dispatcher:
         async with self._rounds:
             self._rounds.notify_all()
 
-    def _take(self, requests: list[Request], grants: list[Grant]) -> list[Delivery]:
-        """Enters granted leases into the book; who gets which."""
+    def _take(self, requests: list[Request], grants: list[Grant]) -> None:
+        """Enters granted leases into the book, to be sent."""
         counts = Counter(map(_REQUEST, grants))
-        deliveries: list[Delivery] = []
         undeliverable: list[bytes] = []
         for lane_id, read in _grouped(grants, _LANE).items():
             self.planner.lanes[lane_id].read(
@@ -235,18 +236,18 @@ class Dispatcher:
             for lane_id, tasks in _grouped(mine, _LANE).items():
                 queue = self.planner.lanes[lane_id].lane.queue
                 self.book.hold(session, list(map(_TOKEN, tasks)), queue)
-            deliveries.append((session, mine))
+            self._unsent.append((session, mine))
         for number, request in enumerate(requests):
             self.planner.granted(request, counts[number])
         if undeliverable:
             self.release(undeliverable)
         self.touched(map(_TOKEN, grants))
-        return deliveries
 
-    def _send(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Gives leases to their streams; returns what is left to send: nothing."""
+    def _send(self) -> None:
+        """Gives granted leases to their streams."""
+        unsent, self._unsent = self._unsent, []
         gone: list[bytes] = []
-        for session, grants in deliveries:
+        for session, grants in unsent:
             if session.session_id not in self.book.sessions:
                 gone += map(_TOKEN, grants)
                 continue
@@ -256,7 +257,6 @@ class Dispatcher:
             session.sink.deliver(alive)
         if gone:
             self.release(gone)
-        return []
 
 
 _REQUEST = attrgetter("request")
