@@ -379,14 +379,15 @@ async def test_a_successor_committed_after_its_job_ended_and_another_came(
                 "runFinished", {"id": "b"}, queue=queue, job_key=queue
             )
             await worker.acked(held.lease_token)
-            newer = await api.send(request(queue=queue, job_key=queue, delay=seconds(0.5)))
+            # Far enough off not to begin before the older one is settled.
+            newer = await api.send(request(queue=queue, job_key=queue, delay=seconds(5)))
             assert newer.outcome == CREATED
+
+        async def cancelled() -> bool:
+            return await sql.state(str(successor["id"])) == "cancelled"
+
+        await eventually(cancelled, "the older job is cancelled")
         assert (await worker.task()).task_id == newer.task.task_id
-
-    async def cancelled() -> bool:
-        return await sql.state(str(successor["id"])) == "cancelled"
-
-    await eventually(cancelled, "the older job is cancelled")
 
 
 async def test_one_transaction_sends_one_notification(
