@@ -48,7 +48,7 @@ class Cron:
     def __init__(self, expression: str, time_zone: str = "UTC") -> None:
         """Raises CronError."""
         self._zone = find_zone(time_zone)
-        self._expression = _read(expression)
+        self._expression = read_expression(expression)
 
     def after(self, moment: datetime) -> datetime | None:
         """The first tick later than the moment; None if there is none within fifty years."""
@@ -117,8 +117,8 @@ def find_zone(name: str) -> tzinfo:
     return ZoneInfo(name)
 
 
-def _read(expression: str) -> str:
-    """The expression in five or six fields. Raises CronError."""
+def read_expression(expression: str) -> str:
+    """The expression in five or six fields, checked. Raises CronError."""
     if not expression.strip():
         raise CronError("cron", "is required")
     if len(expression) > EXPRESSION_CHARACTERS:

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from workerqueue.v1 import schedule_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds
-from workerqueue_server.queue.cron import Cron, CronError
+from workerqueue_server.queue.cron import Cron, CronError, find_zone, read_expression
 from workerqueue_server.queue.enqueue import NewTask
 from workerqueue_server.queue.errors import InvalidTask, TooLarge, UnknownKind, Violation
 from workerqueue_server.queue.policy import Checker
@@ -134,18 +134,10 @@ def read_definition(
         check.fail("description", f"must have at most {_DESCRIPTION_BYTES} bytes, without NUL")
     _check_policies(message, check)
     _check_task(message.task, check)
-    cron = None
-    try:
-        cron = Cron(message.cron, message.time_zone or "UTC")
-    except CronError as error:
-        check.fail(error.field, str(error))
-    start = _time("start_at", message.start_at, check) if message.HasField("start_at") else None
-    end = _time("end_at", message.end_at, check) if message.HasField("end_at") else None
-    if start is not None and end is not None and end <= start:
-        check.fail("end_at", "must be later than start_at")
-    if check.violations or cron is None:
+    _check_times(message, check)
+    if check.violations:
         raise InvalidTask(check.violations)
-    definition = _definition(message, cron)
+    definition = _definition(message)
     try:
         # As at a tick, so that nothing can be wrong with it then unless the contract changes.
         task = read_task(definition.request_at(_EPOCH, uid=bytes(16)))
@@ -169,8 +161,7 @@ def stored_definition(message: schedule_pb2.Schedule) -> bytes:
 @lru_cache(maxsize=4096)
 def load_definition(stored: bytes) -> Definition:
     """A stored definition. Raises CronError if this machine does not know its time zone."""
-    message = schedule_pb2.Schedule.FromString(stored)
-    return _definition(message, Cron(message.cron, message.time_zone or "UTC"))
+    return _definition(schedule_pb2.Schedule.FromString(stored))
 
 
 def ticks_alike(one: schedule_pb2.Schedule, other: schedule_pb2.Schedule) -> bool:
@@ -187,10 +178,10 @@ def _times_of(message: schedule_pb2.Schedule) -> tuple[object, ...]:
     )
 
 
-def _definition(message: schedule_pb2.Schedule, cron: Cron) -> Definition:
+def _definition(message: schedule_pb2.Schedule) -> Definition:
     return Definition(
         rule=Rule(
-            cron=cron,
+            cron=Cron(message.cron, message.time_zone or "UTC"),
             catch_up=_CATCH_UPS.get(message.catch_up, CatchUp.LATEST),
             catch_up_limit=message.catch_up_limit or 100,
             late_after=(
@@ -210,6 +201,18 @@ def _definition(message: schedule_pb2.Schedule, cron: Cron) -> Definition:
         ),
         message=message,
     )
+
+
+def _check_times(message: schedule_pb2.Schedule, check: Checker) -> None:
+    for read, text in ((read_expression, message.cron), (find_zone, message.time_zone or "UTC")):
+        try:
+            read(text)
+        except CronError as error:
+            check.fail(error.field, str(error))
+    start = _time("start_at", message.start_at, check) if message.HasField("start_at") else None
+    end = _time("end_at", message.end_at, check) if message.HasField("end_at") else None
+    if start is not None and end is not None and end <= start:
+        check.fail("end_at", "must be later than start_at")
 
 
 def _check_policies(message: schedule_pb2.Schedule, check: Checker) -> None:

@@ -21,8 +21,8 @@ create table workerqueue.schedules (
   task_ids uuid[] not null default '{}',
   tasks_made bigint not null default 0,
   ticks_skipped bigint not null default 0,
-  created_at timestamptz not null default clock_timestamp(),
-  updated_at timestamptz not null default clock_timestamp()
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
 );
 
 create index schedules_due on workerqueue.schedules (next_tick) where not paused;
