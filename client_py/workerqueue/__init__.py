@@ -10,10 +10,8 @@ from workerqueue._enqueue import (
     BatchResult,
     EnqueueItem,
     EnqueueOptions,
-    EnqueueOutcome,
     Retention,
     RetryPolicy,
-    TaskHandle,
 )
 from workerqueue._errors import (
     AuthenticationError,
@@ -35,6 +33,7 @@ from workerqueue._errors import (
     ServerError,
     Snooze,
     TaskCancelled,
+    TaskFailedError,
     TaskNotFoundError,
     TooLargeError,
     UnavailableError,
@@ -43,6 +42,9 @@ from workerqueue._errors import (
     WrongStateError,
 )
 from workerqueue._kinds import kind_of
+from workerqueue._loading import LoadProgress
+from workerqueue._outcomes import EnqueueOutcome
+from workerqueue._results import AsyncTaskHandle, TaskHandle
 from workerqueue._unique import JobKeyMode, Unique
 from workerqueue._uuid7 import uuid7
 from workerqueue._worker.context import SyncTaskContext, TaskContext
@@ -50,6 +52,7 @@ from workerqueue._worker.worker import Worker
 
 __all__ = [
     "AsyncClient",
+    "AsyncTaskHandle",
     "AuthenticationError",
     "BatchRefusedError",
     "BatchResult",
@@ -67,6 +70,7 @@ __all__ = [
     "JobKeyMode",
     "KeyConflictError",
     "LeaseLostError",
+    "LoadProgress",
     "OverloadedError",
     "PermissionDeniedError",
     "PreconditionError",
@@ -79,6 +83,7 @@ __all__ = [
     "SyncTaskContext",
     "TaskCancelled",
     "TaskContext",
+    "TaskFailedError",
     "TaskHandle",
     "TaskNotFoundError",
     "TooLargeError",

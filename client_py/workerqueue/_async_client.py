@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
+from typing import Any as AnyType
 from typing import Self, Unpack
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue
-from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue, TaskHandle
+from workerqueue import _channel, _enqueue, _loading, _results
+from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
+from workerqueue._loading import Chunk, LoadProgress, OnProgress, OnRefused
+from workerqueue._outcomes import outcome_of
+from workerqueue._results import AsyncTaskHandle
 from workerqueue._status import from_rpc_error
-from workerqueue.v1 import worker_queue_pb2, worker_queue_pb2_grpc
+from workerqueue.v1 import (
+    task_pb2,
+    worker_queue_admin_pb2_grpc,
+    worker_queue_pb2,
+    worker_queue_pb2_grpc,
+)
 
 
 class AsyncClient:
@@ -45,7 +56,7 @@ class AsyncClient:
         self._channel: grpc.aio.Channel | None = None
         self._cached_stub: worker_queue_pb2_grpc.WorkerQueueAsyncStub | None = None
 
-    async def enqueue(self, payload: Message, **options: Unpack[EnqueueOptions]) -> TaskHandle:
+    async def enqueue(self, payload: Message, **options: Unpack[EnqueueOptions]) -> AsyncTaskHandle:
         """Stores one task; as ``Client.enqueue``."""
         return await self._enqueue(_enqueue.build_request(payload, options))
 
@@ -54,7 +65,7 @@ class AsyncClient:
         kind: str,
         args: Mapping[str, JsonValue] | None = None,
         **options: Unpack[EnqueueOptions],
-    ) -> TaskHandle:
+    ) -> AsyncTaskHandle:
         """Stores one task without generated code; as ``Client.enqueue_dynamic``."""
         return await self._enqueue(_enqueue.build_dynamic_request(kind, args, options))
 
@@ -70,6 +81,40 @@ class AsyncClient:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return _enqueue.read_batch(request, response)
+
+    async def load(
+        self,
+        items: Iterable[Message | EnqueueItem] | AsyncIterable[Message | EnqueueItem],
+        *,
+        on_progress: OnProgress | None = None,
+        on_refused: OnRefused | None = None,
+        chunk_size: int = _loading.DEFAULT_CHUNK,
+        in_flight: int = _loading.DEFAULT_IN_FLIGHT,
+    ) -> LoadProgress:
+        """Stores any number of tasks; as ``Client.load``, from a plain or an async iterable."""
+        _loading.check_options(chunk_size, in_flight)
+        tally = _loading.Tally(on_progress, on_refused)
+        under_way: deque[asyncio.Task[None]] = deque()
+        try:
+            async for chunk in _chunks(items, chunk_size):
+                if len(under_way) >= in_flight:
+                    await under_way.popleft()
+                under_way.append(asyncio.create_task(self._store_chunk(tally, chunk)))
+            while under_way:
+                await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return tally.progress
+
+    async def wait(
+        self,
+        task_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Client
+    ) -> task_pb2.Task:
+        """Waits until the task has ended, however, and returns it; as ``Client.wait``."""
+        return await _results.wait_for_end_async(self._admin, self._token, task_id, timeout)
 
     async def close(self) -> None:
         """Closes the connection. Calls that still run are cancelled."""
@@ -88,20 +133,62 @@ class AsyncClient:
         await self.close()
 
     @property
-    def _stub(self) -> worker_queue_pb2_grpc.WorkerQueueAsyncStub:
+    def _opened(self) -> grpc.aio.Channel:
         # Opened late because a grpc.aio channel belongs to the loop it is made in, and a client is
         # often made at import time.
-        if self._cached_stub is None:
+        if self._channel is None:
             self._channel = _channel.open_aio_channel(self._address, self._credentials)
-            stub: object = worker_queue_pb2_grpc.WorkerQueueStub(self._channel)
+        return self._channel
+
+    @property
+    def _stub(self) -> worker_queue_pb2_grpc.WorkerQueueAsyncStub:
+        if self._cached_stub is None:
+            stub: object = worker_queue_pb2_grpc.WorkerQueueStub(self._opened)
             self._cached_stub = stub  # type: ignore[assignment]
         return self._cached_stub  # type: ignore[return-value]
 
-    async def _enqueue(self, request: worker_queue_pb2.EnqueueRequest) -> TaskHandle:
+    async def _enqueue(self, request: worker_queue_pb2.EnqueueRequest) -> AsyncTaskHandle:
         try:
             response = await self._stub.Enqueue(
                 request, timeout=self._timeout, metadata=_channel.call_metadata(self._token)
             )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-        return _enqueue.read_response(response)
+        return AsyncTaskHandle(
+            response.task.task_id, outcome_of(response.outcome), response.task, self.wait
+        )
+
+    @property
+    def _admin(self) -> AnyType:
+        return worker_queue_admin_pb2_grpc.WorkerQueueAdminStub(self._opened)
+
+    async def _store_chunk(self, tally: _loading.Tally, chunk: Chunk) -> None:
+        while True:
+            try:
+                response = await self._stub.EnqueueBatch(
+                    chunk.request,
+                    timeout=self._timeout,
+                    metadata=_channel.call_metadata(self._token),
+                )
+            except grpc.RpcError as error:
+                await asyncio.sleep(tally.pause_before_retry(chunk, from_rpc_error(error)))
+            else:
+                tally.take(chunk, response)
+                return
+
+
+async def _chunks(
+    items: Iterable[Message | EnqueueItem] | AsyncIterable[Message | EnqueueItem], size: int
+) -> AsyncIterator[Chunk]:
+    if isinstance(items, Iterable):
+        for chunk in _loading.chunks(items, size):
+            yield chunk
+        return
+    chunker = _loading.Chunker(size)
+    async for item in items:
+        full = chunker.add(item)
+        if full is not None:
+            yield full
+    last = chunker.rest()
+    if last is not None:
+        yield last

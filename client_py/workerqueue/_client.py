@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import Any as AnyType
 from typing import Self, Unpack
 
 import grpc
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue
-from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue, TaskHandle
+from workerqueue import _channel, _enqueue, _loading, _results
+from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
+from workerqueue._loading import Chunk, LoadProgress, OnProgress, OnRefused
+from workerqueue._outcomes import outcome_of
+from workerqueue._results import TaskHandle
 from workerqueue._status import from_rpc_error
-from workerqueue.v1 import worker_queue_pb2, worker_queue_pb2_grpc
+from workerqueue.v1 import (
+    task_pb2,
+    worker_queue_admin_pb2_grpc,
+    worker_queue_pb2,
+    worker_queue_pb2_grpc,
+)
 
 
 class Client:
@@ -41,6 +52,7 @@ class Client:
     ) -> None:
         self._channel = _channel.open_channel(_channel.resolve_address(address), credentials)
         self._stub = worker_queue_pb2_grpc.WorkerQueueStub(self._channel)
+        self._admin = worker_queue_admin_pb2_grpc.WorkerQueueAdminStub(self._channel)
         self._token = _channel.resolve_token(token)
         self._timeout = timeout
 
@@ -103,6 +115,53 @@ class Client:
             raise from_rpc_error(error) from error
         return _enqueue.read_batch(request, response)
 
+    def load(
+        self,
+        items: Iterable[Message | EnqueueItem],
+        *,
+        on_progress: OnProgress | None = None,
+        on_refused: OnRefused | None = None,
+        chunk_size: int = _loading.DEFAULT_CHUNK,
+        in_flight: int = _loading.DEFAULT_IN_FLIGHT,
+    ) -> LoadProgress:
+        """Stores any number of tasks, in this order of chunks, and holds only a few in memory.
+
+        Each chunk is a transaction of its own: when this raises, the chunks before are stored.
+        While the server is overloaded or away, a chunk is sent again (its ids make that safe), up
+        to 30 times.
+
+        Args:
+            items: Payload messages or ``EnqueueItem``; taken from as the load goes on.
+            on_progress: Called after each chunk.
+            on_refused: Called with the number (from 0) and the error of each refused item.
+                Default: the first refusal is raised.
+            chunk_size: Items in one chunk, 1 to 10,000; fewer if they are large. Default: 1,000.
+            in_flight: Chunks under way at a time; tasks of different chunks may then become
+                available in another order. Default: 4.
+
+        Raises:
+            WorkerQueueError: An item was refused, or a chunk could not be stored.
+        """
+        _loading.check_options(chunk_size, in_flight)
+        tally = _loading.Tally(on_progress, on_refused)
+        under_way: deque[tuple[Chunk, AnyType]] = deque()
+        for chunk in _loading.chunks(items, chunk_size):
+            if len(under_way) >= in_flight:
+                self._finish_chunk(tally, *under_way.popleft())
+            under_way.append((chunk, self._send_chunk(chunk)))
+        while under_way:
+            self._finish_chunk(tally, *under_way.popleft())
+        return tally.progress
+
+    def wait(self, task_id: str, timeout: float | None = None) -> task_pb2.Task:
+        """Waits until the task has ended, however, and returns it; see ``TaskHandle.result``.
+
+        Raises:
+            TimeoutError: It has not ended within ``timeout`` seconds (default: for ever).
+            TaskNotFoundError: There is no such task.
+        """
+        return _results.wait_for_end(self._admin, self._token, task_id, timeout)
+
     def close(self) -> None:
         """Closes the connection. Calls that still run are cancelled."""
         self._channel.close()
@@ -125,4 +184,23 @@ class Client:
             )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-        return _enqueue.read_response(response)
+        return TaskHandle(
+            response.task.task_id, outcome_of(response.outcome), response.task, self.wait
+        )
+
+    def _send_chunk(self, chunk: Chunk) -> AnyType:
+        call: AnyType = self._stub.EnqueueBatch
+        return call.future(
+            chunk.request, timeout=self._timeout, metadata=_channel.call_metadata(self._token)
+        )
+
+    def _finish_chunk(self, tally: _loading.Tally, chunk: Chunk, call: AnyType) -> None:
+        while True:
+            try:
+                response = call.result()
+            except grpc.RpcError as error:
+                time.sleep(tally.pause_before_retry(chunk, from_rpc_error(error)))
+                call = self._send_chunk(chunk)
+            else:
+                tally.take(chunk, response)
+                return

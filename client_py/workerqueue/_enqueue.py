@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any as AnyType
 from typing import Final, TypedDict, Unpack
 
@@ -16,10 +15,11 @@ from google.protobuf.struct_pb2 import Struct
 
 from workerqueue._convert import to_duration, to_timestamp
 from workerqueue._errors import TooLargeError, WorkerQueueError
+from workerqueue._outcomes import EnqueueOutcome, outcome_of
 from workerqueue._status import from_status
 from workerqueue._unique import JobKeyMode, Unique, mode_to_proto
 from workerqueue._uuid7 import uuid7
-from workerqueue.v1 import policy_pb2, task_pb2, worker_queue_pb2
+from workerqueue.v1 import policy_pb2, worker_queue_pb2
 
 MAX_BATCH_ITEMS: Final = 10_000
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -135,44 +135,6 @@ class EnqueueOptions(TypedDict, total=False):
     """Store the task only if no task like it exists. Not together with a job key."""
 
 
-class EnqueueOutcome(StrEnum):
-    """What an enqueue did."""
-
-    CREATED = "created"
-    """A new task was stored."""
-    ALREADY_EXISTED = "already_existed"
-    """The ``task_id`` was known: the first task is the answer, nothing was changed."""
-    REPLACED = "replaced"
-    """A waiting task had the job key and took what the new one says; it is the answer."""
-    KEPT = "kept"
-    """A task with the job key, or the same task, exists and is the answer; nothing was changed."""
-    UNKNOWN = "unknown"
-    """An outcome that this version of the client has no name for."""
-
-
-_OUTCOMES: Final = {
-    worker_queue_pb2.ENQUEUE_OUTCOME_CREATED: EnqueueOutcome.CREATED,
-    worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED: EnqueueOutcome.ALREADY_EXISTED,
-    worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED: EnqueueOutcome.REPLACED,
-    worker_queue_pb2.ENQUEUE_OUTCOME_KEPT: EnqueueOutcome.KEPT,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TaskHandle:
-    """A stored task.
-
-    Attributes:
-        task_id: The task's id.
-        outcome: What the enqueue did.
-        task: The task as the server stored it.
-    """
-
-    task_id: str
-    outcome: EnqueueOutcome
-    task: task_pb2.Task = field(repr=False)
-
-
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """What became of one item of a batch.
@@ -281,11 +243,6 @@ def build_batch(
     return batch
 
 
-def read_response(response: worker_queue_pb2.EnqueueResponse) -> TaskHandle:
-    """The stored task."""
-    return TaskHandle(response.task.task_id, _outcome(response.outcome), response.task)
-
-
 def read_batch(
     request: worker_queue_pb2.EnqueueBatchRequest, response: worker_queue_pb2.EnqueueBatchResponse
 ) -> list[BatchResult]:
@@ -293,13 +250,9 @@ def read_batch(
     return [
         BatchResult(asked.task_id, None, from_status(result.error))
         if result.HasField("error")
-        else BatchResult(result.task_id, _outcome(result.outcome), None)
+        else BatchResult(result.task_id, outcome_of(result.outcome), None)
         for asked, result in zip(request.tasks, response.results, strict=True)
     ]
-
-
-def _outcome(value: worker_queue_pb2.EnqueueOutcome) -> EnqueueOutcome:
-    return _OUTCOMES.get(value, EnqueueOutcome.UNKNOWN)
 
 
 def _task_options(options: EnqueueOptions) -> worker_queue_pb2.TaskOptions | None:

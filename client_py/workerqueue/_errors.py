@@ -21,6 +21,10 @@ Answers of the server (the class follows the gRPC status and the ``ErrorInfo`` r
     * ``PermissionDeniedError`` (PERMISSION_DENIED)
     * ``ServerError`` (INTERNAL and whatever has no class of its own)
 
+What a producer meets that waits for a result:
+
+* ``TaskFailedError``
+
 What a handler raises to say how its attempt ends:
 
 * ``HandlerSignal``
@@ -44,6 +48,7 @@ from typing import Final
 import grpc
 
 from workerqueue._convert import to_seconds
+from workerqueue.v1 import task_pb2
 
 MAX_DELAY_SECONDS: Final = 30 * 86400.0
 
@@ -169,6 +174,28 @@ class AuthenticationError(WorkerQueueError):
 
 class PermissionDeniedError(WorkerQueueError):
     """The caller is known but may not do this."""
+
+
+class TaskFailedError(Exception):
+    """A task whose result is waited for ended without one: dead, cancelled or expired.
+
+    Attributes:
+        task: The ended task.
+        state: ``dead``, ``cancelled`` or ``expired``.
+        error_type: The class of the last attempt's error; empty if there was none.
+        message: What happened, for people; empty if there was no error.
+        trace: The stack trace, as the worker told it.
+    """
+
+    def __init__(self, task: task_pb2.Task) -> None:
+        self.task = task
+        self.state = task_pb2.TaskState.Name(task.state).removeprefix("TASK_STATE_").lower()
+        self.error_type = task.last_error.type
+        self.message = task.last_error.message
+        self.trace = task.last_error.trace
+        cause = ": ".join(part for part in (self.error_type, self.message) if part)
+        reason = f": {cause}" if cause else ""
+        super().__init__(f"task {task.task_id} ({task.kind}) is {self.state}{reason}")
 
 
 class ServerError(WorkerQueueError):

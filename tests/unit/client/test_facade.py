@@ -8,14 +8,15 @@ import sys
 import workerqueue
 
 PUBLIC = {
-    "AsyncClient", "AuthenticationError", "BatchRefusedError", "BatchResult", "CancelReason",
-    "Client", "DeadlineError", "Discard", "EnqueueItem", "EnqueueOptions", "EnqueueOutcome",
-    "FieldViolation", "HandlerSignal", "InvalidPayloadError", "InvalidRequestError", "JobKeyMode",
-    "KeyConflictError", "LeaseLostError", "OverloadedError", "PermissionDeniedError",
-    "PreconditionError", "ProtocolError", "Retention", "RetryLater", "RetryPolicy", "ServerError",
-    "Snooze", "SyncTaskContext", "TaskCancelled", "TaskContext", "TaskHandle", "TaskNotFoundError",
-    "TooLargeError", "UnavailableError", "Unique", "UnknownKindError", "Worker", "WorkerQueueError",
-    "WrongStateError", "kind_of", "uuid7",
+    "AsyncClient", "AsyncTaskHandle", "AuthenticationError", "BatchRefusedError", "BatchResult",
+    "CancelReason", "Client", "DeadlineError", "Discard", "EnqueueItem", "EnqueueOptions",
+    "EnqueueOutcome", "FieldViolation", "HandlerSignal", "InvalidPayloadError",
+    "InvalidRequestError", "JobKeyMode", "KeyConflictError", "LeaseLostError", "LoadProgress",
+    "OverloadedError", "PermissionDeniedError", "PreconditionError", "ProtocolError",
+    "Retention", "RetryLater", "RetryPolicy", "ServerError", "Snooze", "SyncTaskContext",
+    "TaskCancelled", "TaskContext", "TaskFailedError", "TaskHandle", "TaskNotFoundError",
+    "TooLargeError", "UnavailableError", "Unique", "UnknownKindError", "Worker",
+    "WorkerQueueError", "WrongStateError", "kind_of", "uuid7",
 }  # fmt: skip
 
 
