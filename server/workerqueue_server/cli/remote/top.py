@@ -54,10 +54,10 @@ def _live(remote: Remote, interval: float) -> None:
     from rich.live import Live
 
     snapshot = _look(remote)
-    with Live(
-        screen(snapshot, console().height), console=console(), screen=True, auto_refresh=False
-    ) as live:
-        try:
+    try:
+        with Live(
+            screen(snapshot, console().height), console=console(), screen=True, auto_refresh=False
+        ) as live:
             while True:
                 time.sleep(interval)
                 try:
@@ -67,9 +67,9 @@ def _live(remote: Remote, interval: float) -> None:
                     # Looked at for hours: the screen outlives restarts and shows what it last saw.
                     snapshot.problem = f"{failure.code}: does not answer"
                 live.update(screen(snapshot, console().height), refresh=True)
-        except KeyboardInterrupt:
-            # The usual way out, and no failure.
-            return
+    except KeyboardInterrupt:
+        # The usual way out, and no failure.
+        return
 
 
 def _print_snapshots(remote: Remote, interval: float, once: bool) -> None:
