@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
+from tests.integration.admin.schedules import Schedules
 from tests.integration.admin.toolkit import Admin
 from tests.servers import ServerProcess
 from tests.sql import Inspector
@@ -41,3 +43,12 @@ async def counted(server: ServerProcess, sql: Inspector) -> AsyncIterator[None]:
         """
     )
     assert not difference
+
+
+@pytest.fixture
+async def schedules(admin: Admin, sql: Inspector, queue: str) -> AsyncIterator[Schedules]:
+    """Schedules of the test's own name."""
+    now: datetime = await sql.value("select clock_timestamp() at time zone 'UTC'")
+    yield Schedules(admin, sql, queue, now.replace(tzinfo=UTC))
+    # A schedule that a failed test left behind must not tick into another one.
+    await sql.rows("delete from workerqueue.schedules where schedule_id like %s", f"{queue}%")
