@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.interop.builds import HERE, LANGUAGES, Language
+from tests.interop.shell_clients import grpcurl
 from tests.postgres import Database
 
 _KIT_SECONDS = 420
@@ -61,6 +63,24 @@ def test_python_stubs_pass_every_scenario(database: Database) -> None:
     assert code == 0, said
     assert passed
     assert all(passed.values())
+
+
+@pytest.mark.slow
+def test_shell_passes_its_scenarios(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = grpcurl()
+    if client is None or shutil.which("jq") is None:
+        pytest.skip("shell: not tested, because grpcurl (or go to build it) or jq is not here")
+    monkeypatch.setenv("GRPCURL", client.command[0])
+    # A process for each call: the scenarios of speed and of broken servers are not for it.
+    names = ["ack", "nack", "checkpoint", "cancel", "produce"]
+    code, passed, said = run_kit(
+        database,
+        *("--command", str(HERE / "shell" / "worker.sh")),
+        *("--producer", str(HERE / "shell" / "producer.sh")),
+        *only(names),
+    )
+    assert code == 0, said
+    assert passed == dict.fromkeys(names, True)
 
 
 @pytest.mark.slow
