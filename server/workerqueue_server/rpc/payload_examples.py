@@ -29,6 +29,9 @@ _WELL_KNOWN: dict[str, dict[str, Any]] = {
     "google.protobuf.Timestamp": {"seconds": 1_893_456_000},
     "google.protobuf.Duration": {"seconds": 60},
     "google.protobuf.Value": {"string_value": "anything"},
+    # Any type may stand in it, and no path fits every message: both stay empty.
+    "google.protobuf.Any": {},
+    "google.protobuf.FieldMask": {},
 }
 _TYPE_NAMES = {
     getattr(FieldDescriptor, name): name.removeprefix("TYPE_").lower()
