@@ -75,17 +75,24 @@ async def _supervise(settings: Settings, count: int, stopping: asyncio.Event) ->
     for child in children:
         loop.add_reader(child.sentinel, stopping.set)
     await stopping.wait()
+    stopped = []
     for child in children:
         loop.remove_reader(child.sentinel)
         if child.is_alive():
             child.terminate()
+            stopped.append(child)
     for child in children:
         await asyncio.to_thread(child.join, settings.drain_seconds + 10)
-    return _exit_code(children)
+    return _exit_code(children, stopped)
 
 
-def _exit_code(children: Sequence[BaseProcess]) -> int:
-    failed = [child for child in children if child.exitcode != 0]
+def _exit_code(children: Sequence[BaseProcess], stopped: Sequence[BaseProcess]) -> int:
+    # A child that was still starting has no handler for the signal yet, and ends by it.
+    failed = [
+        child
+        for child in children
+        if child.exitcode != 0 and not (child in stopped and child.exitcode == -signal.SIGTERM)
+    ]
     for child in failed:
         _log.error("%s ended with exit code %s", child.name, child.exitcode)
     return 1 if failed else 0
