@@ -294,6 +294,17 @@ begin
 end
 $$;
 
+-- A UUID version 7: ids made later sort later, which keeps the index compact.
+create function workerqueue.new_task_id() returns uuid
+language sql volatile as $$
+  select encode(
+    set_bit(set_bit(
+      overlay(uuid_send(gen_random_uuid())
+              placing substr(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint), 3)
+              from 1 for 6),
+      52, 1), 53, 1), 'hex')::uuid
+$$;
+
 -- Stores one task of an enqueue by SQL; the row's lane in `lane`.
 create function workerqueue.enqueue_item(
   p_item jsonb, p_position bigint, p_now timestamptz,
@@ -403,7 +414,7 @@ begin
     || jsonb_build_object(
       'retention', workerqueue.option_retention(p_item -> 'retention', v_policy -> 'retention'),
       'metadata', workerqueue.option_metadata(p_item -> 'metadata')),
-    coalesce((p_item ->> 'task_id')::uuid, gen_random_uuid()),
+    coalesce((p_item ->> 'task_id')::uuid, workerqueue.new_task_id()),
     null,
     case when coalesce(p_item -> 'concurrency_key', 'null') <> 'null'
          then workerqueue.option_key('concurrency_key', p_item ->> 'concurrency_key')
