@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
-from bench import plain_sql
+from bench import plain_sql, pressure
 from bench.load import Order, Report
 from bench.stage import Stage, StageError, Usage
 
@@ -189,6 +189,32 @@ def _drain_rate(load: str) -> Callable[[Stage, Plan, str], Sample]:
     return measure
 
 
+def _drain_beside_scheduled(stage: Stage, plan: Plan, queue: str) -> Sample:
+    """A drain beside a million scheduled tasks, and the same drain just before without them."""
+    clean = _drain(stage, plan, f"{queue}-clean")
+    with pressure.stock(stage, scheduled=pressure.STOCK):
+        outcome = _drain(stage, plan, queue)
+    return _sample(outcome, plan.tasks, plan.tasks / outcome.seconds, plan.tasks / clean.seconds)
+
+
+def _drain(stage: Stage, plan: Plan, queue: str) -> _Outcome:
+    _run(stage, {"batch": _order(stage, replace(plan, in_flight=None), queue, 4)})
+    stage.settle()
+    return _run(stage, {"drain": _order(stage, plan, queue, 1)})
+
+
+def _operate(stage: Stage, plan: Plan, queue: str) -> Sample:
+    """The slowest of the operator's reading calls beside a million scheduled and finished tasks."""
+    with pressure.stock(stage):
+        clean = pressure.operator_calls_ms(stage)
+    with pressure.stock(stage, scheduled=pressure.STOCK, finished=pressure.STOCK):
+        before = stage.usage()
+        calls = pressure.operator_calls_ms(stage)
+        usage = stage.usage().since(before)
+    slowest = max(calls, key=lambda name: calls[name])
+    return _sample(_Outcome(0, [], usage), plan.tasks, calls[slowest], clean[slowest], calls)
+
+
 def _mix(stage: Stage, plan: Plan, queue: str) -> Sample:
     plain_sql.prepare(stage.dsn)
     yardstick = plain_sql.cycle_batches(stage.dsn, plan.tasks)
@@ -263,6 +289,21 @@ _ALL = (
         "tasks/s",
         "insert, lease and delete of 1,000",
         _mix,
+    ),
+    Scenario(
+        "drain-scheduled",
+        "the drain beside 1,000,000 scheduled tasks",
+        "tasks/s",
+        "the same drain before",
+        _drain_beside_scheduled,
+    ),
+    Scenario(
+        "operate",
+        "slowest of ListQueues, GetQueue, ListTasks beside 2,000,000 tasks, p50",
+        "ms",
+        "the same call before",
+        _operate,
+        most=300,
     ),
     Scenario(
         "latency",
