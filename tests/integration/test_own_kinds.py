@@ -1,128 +1,199 @@
-"""Kinds of the user's own, known to some servers and not to others."""
+"""The worked example of own task kinds does what its page shows; contradictions stop the start."""
 
 from __future__ import annotations
 
-import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.descriptors import compile_protos
-from tests.postgres import Database
+from tests.postgres import Database, PostgresCluster
 from tests.servers import ServerProcess
-from tests.toolkit import connected, dynamic, refused
-from workerqueue.v1 import worker_queue_pb2
+from tests.transcripts import blocks, commands, matches
 
-PROTO = """
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/acme"
+PAGE = (EXAMPLE / "README.md").read_text()
+TWICE = """
 syntax = "proto3";
-package acme.jobs.v1;
-import "buf/validate/validate.proto";
+package acme.other.v1;
 import "workerqueue/v1/policy.proto";
-option (workerqueue.v1.queues) = {name: "reports" max_in_flight_per_worker: 1};
-message SendReport {
-  option (workerqueue.v1.task) = {queue: "reports" concurrency_key: "customer-{customer_id}"};
-  string customer_id = 1 [(buf.validate.field).string.min_len = 1];
-  int32 page = 2;
-}
+message Invoice { option (workerqueue.v1.task) = {kind: "sendInvoice"}; }
 """
 
 
-@pytest.fixture
-def descriptors(tmp_path: Path) -> Path:
-    """The compiled descriptor set of a user's kinds."""
-    source = tmp_path / "acme/jobs/v1/jobs.proto"
-    source.parent.mkdir(parents=True)
-    source.write_text(PROTO)
-    output = tmp_path / "jobs.binpb"
-    compile_protos([source], [tmp_path], output)
-    return output
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example, and the set that contradicts it."""
+    folder = tmp_path_factory.mktemp("acme") / "acme"
+    shutil.copytree(EXAMPLE, folder)
+    other = folder / "twice"
+    other.mkdir()
+    (other / "other.proto").write_text(TWICE)
+    compile_protos([other / "other.proto"], [other], folder / "twice.binpb")
+    return folder
 
 
-async def test_a_users_kind_is_validated_keyed_limited_and_delivered(
-    database: Database, descriptors: Path
-) -> None:
-    with ServerProcess(database.dsn, arguments=["--descriptors", str(descriptors)]) as server:
-        async with connected(server.address) as api:
-            problem = await refused(api.send(dynamic("sendReport", {"page": 1})))
-            assert list(problem.fields) == ["dynamic.args.customerId"] or list(problem.fields) == [
-                "dynamic.args.customer_id"
-            ]
-            made = await api.send(dynamic("sendReport", {"customerId": "c1", "page": 3}))
-            assert made.task.queue == "reports"
-            assert made.task.concurrency_key == "customer-c1"
-            await api.send(dynamic("sendReport", {"customerId": "c2"}))
-            # By the binary form as well: a typed client of the user's own.
-            typed = worker_queue_pb2.EnqueueRequest(payload=made.task.payload)
-            await api.send(typed)
-            async with api.worker("reports") as worker:
-                welcome = await worker.welcome()
-                assert [(w.queue, w.max_in_flight) for w in welcome.queue_windows] == [
-                    ("reports", 1)
-                ]
-                first = await worker.task()
-                assert first.kind == "sendReport"
-                assert first.payload == made.task.payload
-                assert first.payload.type_url == "type.googleapis.com/acme.jobs.v1.SendReport"
-                assert worker.untaken == [], "its queue lets a worker hold one"
-                await worker.acked(first.lease_token)
+@pytest.fixture(scope="module")
+def acme_database(postgres: PostgresCluster) -> Iterator[Database]:
+    """The shop's database, which the server uses too."""
+    database = postgres.create_database()
+    yield database
+    postgres.drop_database(database)
 
 
-async def test_a_task_of_a_kind_that_a_server_does_not_know_waits_for_one_that_does(
-    database: Database, descriptors: Path
-) -> None:
-    with (
-        ServerProcess(database.dsn, name="old") as old,
-        ServerProcess(
-            database.dsn, arguments=["--descriptors", str(descriptors)], name="new"
-        ) as new,
-    ):
-        async with connected(new.address) as api, connected(old.address) as other:
-            made = await api.send(dynamic("sendReport", {"customerId": "c"}))
-            known = await api.enqueue(queue="reports")
-            # The old server hands out what it knows and leaves the rest.
-            async with other.worker((), window=10) as worker:
-                assert (await worker.task()).task_id == known.task_id
-                assert await other.take() == []
-                assert len(worker.received) == 1
-            problem = await refused(other.send(dynamic("sendReport", {"customerId": "c"})))
-            assert problem.reason == "UNKNOWN_KIND"
-            repeat = worker_queue_pb2.EnqueueRequest(
-                task_id=made.task.task_id, dynamic={"kind": "startRun", "args": {"id": "x"}}
+def run(folder: Path, line: str, **environment: str) -> str:
+    """What a command prints, errors included."""
+    scripts = sysconfig.get_path("scripts")
+    path = os.pathsep.join([scripts, os.environ["PATH"]])
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WORKERQUEUE_")}
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        env={**kept, **environment, "PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stdout
+
+
+def test_the_page_shows_what_happens(folder: Path, acme_database: Database) -> None:
+    """Every transcript of the page, in its order; server and worker run from where they start."""
+    shown = [c for b in blocks(PAGE) if b.language == "console" for c in commands(b)]
+    compiling, listing, *rest, starting = shown
+    for command in (compiling, listing):
+        assert matches(run(folder, command.line), command.output), command.line
+    server = ServerProcess(
+        acme_database.dsn, arguments=["--descriptors", str(folder / "jobs.binpb")]
+    )
+    with server, worker_of(server, folder) as worker:
+        for command in rest:
+            printed = run(
+                folder,
+                command.line,
+                WORKERQUEUE_ADDRESS=server.address,
+                DATABASE_URL=acme_database.dsn,
             )
-            seen = await other.send(repeat)
-            assert seen.task.kind == "sendReport"
-            (task,) = await api.take("reports")
-            assert task.task_id == made.task.task_id
-            # It can be answered anywhere.
-            await other.ack(task.lease_token)
+            assert matches(printed, command.output), f"{command.line}\n{printed}"
+        worker.terminate()
+        output, _ = worker.communicate(timeout=30)
+    assert "order 42: 2 lines to ada@example.com\n" in output
+    assert "`order 42: 2 lines to ada@example.com`" in PAGE
+    printed = run(folder, starting.line)
+    assert matches(printed, starting.output), printed
 
 
-async def test_a_task_whose_descriptor_was_removed_survives(
-    database: Database, descriptors: Path
+def worker_of(server: ServerProcess, folder: Path) -> subprocess.Popen[str]:
+    """The example's worker."""
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "worker.py"],
+        cwd=folder,
+        env={
+            **os.environ,
+            "WORKERQUEUE_ADDRESS": server.address,
+            "PYTHONPATH": paths,
+            "PYTHONUNBUFFERED": "1",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_proto_shown_is_the_files() -> None:
+    (block,) = [b for b in blocks(PAGE) if b.language == "proto"]
+    assert block.text.strip() in (EXAMPLE / "proto/acme/jobs/v1/jobs.proto").read_text()
+
+
+CONTRADICTIONS: dict[str, tuple[dict[str, str], str]] = {
+    "one kind name, two messages": (
+        {"a.proto": 'message A { option (workerqueue.v1.task) = {kind: "startRun"}; }'},
+        "kind 'startRun' is claimed by both workerqueue.tasks.v1.StartRun and mine.v1.A",
+    ),
+    "one message in two files": (
+        {
+            "a.proto": "message A { option (workerqueue.v1.task) = {}; }",
+            "b.proto": "message A { option (workerqueue.v1.task) = {}; }",
+        },
+        "contradicts what is loaded",
+    ),
+    "a template over nothing": (
+        {"a.proto": 'message A { option (workerqueue.v1.task) = {job_key: "{id}"}; }'},
+        "job_key of mine.v1.A: template '{id}': mine.v1.A has no field 'id'",
+    ),
+    "a policy out of bounds": (
+        {"a.proto": "message A { option (workerqueue.v1.task) = {priority: 5000}; }"},
+        "policy of mine.v1.A: priority must be -1000 to 1000, not 5000",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_stops_the_start(name: str, tmp_path: Path, database: Database) -> None:
+    sources, reason = CONTRADICTIONS[name]
+    arguments = []
+    for file, body in sources.items():
+        root = tmp_path / file.removesuffix(".proto")
+        root.mkdir()
+        text = f'syntax = "proto3"; package mine.v1; import "workerqueue/v1/policy.proto"; {body}'
+        (root / file).write_text(text)
+        compile_protos([root / file], [root], root / "set.binpb")
+        arguments += ["--descriptors", str(root / "set.binpb")]
+    server = ServerProcess(database.dsn, arguments=arguments)
+    server.launch()
+    assert server.wait() == 3
+    assert reason in server.log()
+
+
+def test_a_kind_unknown_to_one_server_waits_for_another(
+    folder: Path, acme_database: Database
 ) -> None:
-    with ServerProcess(database.dsn, arguments=["--descriptors", str(descriptors)]) as server:
-        async with connected(server.address) as api:
-            made = await api.send(dynamic("sendReport", {"customerId": "c"}))
-    with ServerProcess(database.dsn) as server:
-        async with connected(server.address) as api:
-            assert await api.take() == []
-    with ServerProcess(database.dsn, arguments=["--descriptors", str(descriptors)]) as server:
-        async with connected(server.address) as api:
-            (task,) = await api.take()
-            assert (task.task_id, task.attempt) == (made.task.task_id, 1)
-
-
-async def test_a_bad_descriptor_set_stops_the_start_with_its_reason(
-    database: Database, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.binpb"
-    bad.write_bytes(b"\xff\xff")
-    for path, code, reason in (
-        (bad, 3, "no descriptor set"),
-        (tmp_path / "missing.binpb", 2, "no file"),
-    ):
-        server = ServerProcess(database.dsn, arguments=["--descriptors", str(path)])
-        server.launch()
-        assert await asyncio.to_thread(server.wait) == code
-        assert reason in server.log()
-        assert "Traceback" not in server.log()
+    """A server without the descriptors, on the same database, leaves the kind's tasks alone."""
+    plain = ServerProcess(acme_database.dsn, name="plain")
+    knowing = ServerProcess(
+        acme_database.dsn, arguments=["--descriptors", str(folder / "jobs.binpb")], name="knowing"
+    )
+    customer = '{"id": "c", "email": "c@example.com"}'
+    order = f'{{"orderId": 45, "customer": {customer}, "lines": [{{"article": "a"}}]}}'
+    with plain:
+        with knowing:
+            stored = run(
+                folder,
+                f"workerqueue enqueue --quiet sendInvoice '{order}'",
+                WORKERQUEUE_ADDRESS=knowing.address,
+            ).strip()
+        refused = run(
+            folder,
+            f"workerqueue enqueue sendInvoice '{order}'",
+            WORKERQUEUE_ADDRESS=plain.address,
+        )
+        assert "unknown task kind 'sendInvoice'" in refused
+        with worker_of(plain, folder) as idle:
+            shown = run(
+                folder, f"workerqueue tasks show {stored}", WORKERQUEUE_ADDRESS=plain.address
+            )
+            assert "available" in shown
+            idle.terminate()
+            idle.communicate(timeout=30)
+        with (
+            ServerProcess(
+                acme_database.dsn, arguments=["--descriptors", str(folder / "jobs.binpb")]
+            ) as again,
+            worker_of(again, folder) as worker,
+        ):
+            done = run(
+                folder,
+                f"workerqueue tasks watch {stored}",
+                WORKERQUEUE_ADDRESS=again.address,
+            )
+            worker.terminate()
+            worker.communicate(timeout=30)
+        assert "succeeded" in done.lower()
