@@ -9,10 +9,11 @@ StoreError
 import psycopg
 from psycopg import errors
 
-# Out of memory, disk or connections; shutting down; starting up; read-only standby; and lock
-# time-outs, where somebody else's transaction holds what we need.
+# Out of memory, disk or connections; shutting down; starting up; read-only standby; a transaction
+# that was idle for too long (this process stood still); and lock time-outs, where somebody else's
+# transaction holds what we need.
 _TRANSIENT_CLASSES = ("08", "53", "57", "58")
-_TRANSIENT_CODES = ("25006", "55P03")
+_TRANSIENT_CODES = ("25006", "25P03", "55P03")
 
 
 class StoreError(Exception):
