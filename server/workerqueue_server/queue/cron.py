@@ -27,7 +27,7 @@ _SHORTHANDS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_SECOND = timedelta(seconds=1)
+_GROWTH = 8
 
 
 class CronError(ValueError):
@@ -49,6 +49,8 @@ class Cron:
         """Raises CronError."""
         self._zone = find_zone(time_zone)
         self._expression = read_expression(expression)
+        # The least time between two ticks.
+        self._finest = timedelta(seconds=60 if len(self._expression.split()) == 5 else 1)
 
     def after(self, moment: datetime) -> datetime | None:
         """The first tick later than the moment; None if there is none within fifty years."""
@@ -80,10 +82,10 @@ class Cron:
     def last(self, count: int, start: datetime, end: datetime) -> list[datetime]:
         """The last ``count`` ticks later than ``start`` and not later than ``end``, in order.
 
-        Reads backwards in windows that double, so that the cost follows the count and not the span.
+        Reads backwards in windows that grow, so that the cost follows the count and not the span.
         """
         found: deque[datetime] = deque()
-        width = _SECOND
+        width = self._finest * (count + 1)
         high = end
         while len(found) < count and high > start:
             low = max(start, high - width)
@@ -95,7 +97,7 @@ class Cron:
                 window.append(tick)
             found.extendleft(reversed(window))
             high = low
-            width *= 2
+            width *= _GROWTH
         return list(found)
 
 

@@ -116,7 +116,7 @@ def _fraction(uid: bytes, tick: datetime) -> float:
 
 
 def _digest(uid: bytes, tick: datetime) -> bytes:
-    return hashlib.sha256(uid + tick.isoformat().encode()).digest()
+    return hashlib.sha256(uid + tick.astimezone(UTC).isoformat().encode()).digest()
 
 
 def read_definition(

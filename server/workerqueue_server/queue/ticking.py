@@ -39,7 +39,7 @@ from workerqueue_server.store.schedules import (
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 100
+_BATCH = 200
 # One transaction makes about so many tasks at most; one schedule's ticks stay together.
 _MAX_TASKS = 2_000
 # Changes made through other servers are noticed after so long.

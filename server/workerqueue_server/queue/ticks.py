@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from itertools import takewhile
 from typing import NamedTuple
 
 from workerqueue_server.queue.cron import Cron
@@ -69,7 +68,16 @@ def due(rule: Rule, since: datetime, now: datetime) -> Due:
     before = since - _INSTANT
     until = now if rule.end is None else min(now, rule.end - _INSTANT)
     late_until = min(now - rule.late_after, until)
-    on_time = list(takewhile(lambda tick: tick <= until, rule.cron.ticks(max(before, late_until))))
+    on_time: list[datetime] = []
+    following = None
+    for tick in rule.cron.ticks(max(before, late_until)):
+        if tick > now:
+            following = tick
+            break
+        if tick <= until:
+            on_time.append(tick)
+    if following is not None and rule.end is not None and following >= rule.end:
+        following = None
     wanted = {
         CatchUp.SKIP: 0,
         CatchUp.LATEST: 0 if on_time else 1,
@@ -82,5 +90,5 @@ def due(rule: Rule, since: datetime, now: datetime) -> Due:
         ticks,
         max((*late[-1:], *on_time[-1:]), default=None),
         len(late) > wanted,
-        rule.after(now),
+        following,
     )
