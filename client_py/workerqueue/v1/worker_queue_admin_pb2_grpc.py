@@ -391,16 +391,18 @@ class WorkerQueueAdminServicer(object):
 
     def CreateSchedule(self, request, context):
         """Makes a schedule.
-        ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
-        payload.
+        ALREADY_EXISTS (SCHEDULE_EXISTS): a schedule has this id. INVALID_ARGUMENT: a wrong cron
+        expression, time zone, policy or task, with a violation per field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSchedule(self, request, context):
-        """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
-        NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+        """Replaces a schedule's definition. With other times (`cron`, `time_zone`, `start_at`, `end_at`) it
+        begins anew from now: ticks of the old times that are not dealt with are void.
+        NOT_FOUND (SCHEDULE_NOT_FOUND): no such schedule (see `allow_missing`). FAILED_PRECONDITION
+        (SCHEDULE_FROM_FILE): a file declares it. INVALID_ARGUMENT: as CreateSchedule.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -423,7 +425,8 @@ class WorkerQueueAdminServicer(object):
 
     def DeleteSchedule(self, request, context):
         """Deletes a schedule. Tasks it has made stay.
-        NOT_FOUND: no such schedule.
+        NOT_FOUND: no such schedule. FAILED_PRECONDITION (SCHEDULE_FROM_FILE): a file declares it (see
+        `even_if_from_file`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -447,7 +450,7 @@ class WorkerQueueAdminServicer(object):
 
     def TriggerSchedule(self, request, context):
         """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
-        NOT_FOUND: no such schedule.
+        NOT_FOUND: no such schedule. ALREADY_EXISTS (KEY_CONFLICT), UNAVAILABLE (KEY_BUSY): as Enqueue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -137,12 +137,14 @@ class WorkerQueueAdminStub:
     """Ends the effect of DrainWorker."""
     CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.CreateScheduleResponse]
     """Makes a schedule.
-    ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
-    payload.
+    ALREADY_EXISTS (SCHEDULE_EXISTS): a schedule has this id. INVALID_ARGUMENT: a wrong cron
+    expression, time zone, policy or task, with a violation per field.
     """
     UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.UpdateScheduleResponse]
-    """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
-    NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+    """Replaces a schedule's definition. With other times (`cron`, `time_zone`, `start_at`, `end_at`) it
+    begins anew from now: ticks of the old times that are not dealt with are void.
+    NOT_FOUND (SCHEDULE_NOT_FOUND): no such schedule (see `allow_missing`). FAILED_PRECONDITION
+    (SCHEDULE_FROM_FILE): a file declares it. INVALID_ARGUMENT: as CreateSchedule.
     """
     GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]
     """One schedule.
@@ -152,7 +154,8 @@ class WorkerQueueAdminStub:
     """Schedules by id, each with its next run times."""
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]
     """Deletes a schedule. Tasks it has made stay.
-    NOT_FOUND: no such schedule.
+    NOT_FOUND: no such schedule. FAILED_PRECONDITION (SCHEDULE_FROM_FILE): a file declares it (see
+    `even_if_from_file`).
     """
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.PauseScheduleRequest, _schedule_pb2.PauseScheduleResponse]
     """Stops a schedule: no tick makes a task until ResumeSchedule.
@@ -164,7 +167,7 @@ class WorkerQueueAdminStub:
     """
     TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.TriggerScheduleRequest, _schedule_pb2.TriggerScheduleResponse]
     """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
-    NOT_FOUND: no such schedule.
+    NOT_FOUND: no such schedule. ALREADY_EXISTS (KEY_CONFLICT), UNAVAILABLE (KEY_BUSY): as Enqueue.
     """
 
 @_typing.type_check_only
@@ -271,12 +274,14 @@ class WorkerQueueAdminAsyncStub(WorkerQueueAdminStub):
     """Ends the effect of DrainWorker."""
     CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.CreateScheduleRequest, _schedule_pb2.CreateScheduleResponse]  # type: ignore[assignment]
     """Makes a schedule.
-    ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
-    payload.
+    ALREADY_EXISTS (SCHEDULE_EXISTS): a schedule has this id. INVALID_ARGUMENT: a wrong cron
+    expression, time zone, policy or task, with a violation per field.
     """
     UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.UpdateScheduleRequest, _schedule_pb2.UpdateScheduleResponse]  # type: ignore[assignment]
-    """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
-    NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+    """Replaces a schedule's definition. With other times (`cron`, `time_zone`, `start_at`, `end_at`) it
+    begins anew from now: ticks of the old times that are not dealt with are void.
+    NOT_FOUND (SCHEDULE_NOT_FOUND): no such schedule (see `allow_missing`). FAILED_PRECONDITION
+    (SCHEDULE_FROM_FILE): a file declares it. INVALID_ARGUMENT: as CreateSchedule.
     """
     GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]  # type: ignore[assignment]
     """One schedule.
@@ -286,7 +291,8 @@ class WorkerQueueAdminAsyncStub(WorkerQueueAdminStub):
     """Schedules by id, each with its next run times."""
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
     """Deletes a schedule. Tasks it has made stay.
-    NOT_FOUND: no such schedule.
+    NOT_FOUND: no such schedule. FAILED_PRECONDITION (SCHEDULE_FROM_FILE): a file declares it (see
+    `even_if_from_file`).
     """
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.PauseScheduleRequest, _schedule_pb2.PauseScheduleResponse]  # type: ignore[assignment]
     """Stops a schedule: no tick makes a task until ResumeSchedule.
@@ -298,7 +304,7 @@ class WorkerQueueAdminAsyncStub(WorkerQueueAdminStub):
     """
     TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.TriggerScheduleRequest, _schedule_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
     """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
-    NOT_FOUND: no such schedule.
+    NOT_FOUND: no such schedule. ALREADY_EXISTS (KEY_CONFLICT), UNAVAILABLE (KEY_BUSY): as Enqueue.
     """
 
 class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
@@ -540,8 +546,8 @@ class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.CreateScheduleResponse, _abc.Awaitable[_schedule_pb2.CreateScheduleResponse]]:
         """Makes a schedule.
-        ALREADY_EXISTS: a schedule has this id. INVALID_ARGUMENT: a wrong cron expression, time zone or
-        payload.
+        ALREADY_EXISTS (SCHEDULE_EXISTS): a schedule has this id. INVALID_ARGUMENT: a wrong cron
+        expression, time zone, policy or task, with a violation per field.
         """
 
     @_abc_1.abstractmethod
@@ -550,8 +556,10 @@ class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_pb2.UpdateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.UpdateScheduleResponse, _abc.Awaitable[_schedule_pb2.UpdateScheduleResponse]]:
-        """Replaces a schedule's definition; ticks of the old definition that are not due yet are void.
-        NOT_FOUND: no such schedule (see `allow_missing`). INVALID_ARGUMENT: as CreateSchedule.
+        """Replaces a schedule's definition. With other times (`cron`, `time_zone`, `start_at`, `end_at`) it
+        begins anew from now: ticks of the old times that are not dealt with are void.
+        NOT_FOUND (SCHEDULE_NOT_FOUND): no such schedule (see `allow_missing`). FAILED_PRECONDITION
+        (SCHEDULE_FROM_FILE): a file declares it. INVALID_ARGUMENT: as CreateSchedule.
         """
 
     @_abc_1.abstractmethod
@@ -579,7 +587,8 @@ class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_pb2.DeleteScheduleResponse]]:
         """Deletes a schedule. Tasks it has made stay.
-        NOT_FOUND: no such schedule.
+        NOT_FOUND: no such schedule. FAILED_PRECONDITION (SCHEDULE_FROM_FILE): a file declares it (see
+        `even_if_from_file`).
         """
 
     @_abc_1.abstractmethod
@@ -609,7 +618,7 @@ class WorkerQueueAdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.TriggerScheduleResponse, _abc.Awaitable[_schedule_pb2.TriggerScheduleResponse]]:
         """Makes a schedule's task now, whatever its ticks, pause and overlap policy say.
-        NOT_FOUND: no such schedule.
+        NOT_FOUND: no such schedule. ALREADY_EXISTS (KEY_CONFLICT), UNAVAILABLE (KEY_BUSY): as Enqueue.
         """
 
 def add_WorkerQueueAdminServicer_to_server(servicer: WorkerQueueAdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
