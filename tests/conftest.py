@@ -6,11 +6,19 @@ major at hand, and those marked `all_postgres` on every one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import ClusterPool, Database, PostgresCluster, available_majors
+
+# The same examples in every run, so that a red run can be repeated; WORKERQUEUE_EXPLORE=1 looks for
+# new ones.
+settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("WORKERQUEUE_EXPLORE"):
+    settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -29,6 +29,8 @@ PATHS = [
     "other-name", "renamed",
 ]  # fmt: skip
 
+pytestmark = pytest.mark.all_postgres
+
 
 @pytest.fixture(scope="module")
 def connection(postgres: PostgresCluster) -> Iterator[psycopg.Connection[Any]]:

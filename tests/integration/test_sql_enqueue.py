@@ -24,6 +24,8 @@ KEPT = worker_queue_pb2.ENQUEUE_OUTCOME_KEPT
 CREATED = worker_queue_pb2.ENQUEUE_OUTCOME_CREATED
 REPLACED = worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED
 
+pytestmark = pytest.mark.all_postgres
+
 
 class Producer:
     """An application's connection, in a role that may do nothing but enqueue."""
