@@ -10,23 +10,26 @@ create table workerqueue.replaced_ids (
 
 create index replaced_ids_age on workerqueue.replaced_ids (replaced_at);
 
--- What a request with this id did before, if it is a repeat and its task is not live.
-create function workerqueue.find_past_request(p_id uuid, out outcome text, out task_id uuid)
+-- What a request with this id did before, if it is a repeat and its task is not live. Without
+-- p_history finished tasks are left out.
+create function workerqueue.find_past_request(
+  p_id uuid, p_history boolean, out outcome text, out task_id uuid)
 language plpgsql stable
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
-  select 'existed', h.id into outcome, task_id from workerqueue.history h where h.id = p_id;
-  if not found then
-    select 'replaced', r.task_id into outcome, task_id
-      from workerqueue.replaced_ids r where r.id = p_id;
+  select 'replaced', r.task_id into outcome, task_id
+    from workerqueue.replaced_ids r where r.id = p_id;
+  if not found and p_history then
+    select 'existed', h.id into outcome, task_id from workerqueue.history h where h.id = p_id;
   end if;
 end
 $$;
 
 -- The same, live tasks included.
-create function workerqueue.find_request(p_id uuid, out outcome text, out task_id uuid)
+create function workerqueue.find_request(
+  p_id uuid, p_history boolean, out outcome text, out task_id uuid)
 language plpgsql stable
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -34,7 +37,8 @@ as $$
 begin
   select 'existed', t.id into outcome, task_id from workerqueue.tasks t where t.id = p_id;
   if not found then
-    select r.outcome, r.task_id into outcome, task_id from workerqueue.find_past_request(p_id) r;
+    select r.outcome, r.task_id into outcome, task_id
+      from workerqueue.find_past_request(p_id, p_history) r;
   end if;
 end
 $$;
@@ -132,14 +136,15 @@ $$;
 --   replaced   task_id had the job key, waited, and is now what p_new says
 --   kept       task_id has the job key, or is the same task
 --   conflict   as kept, where p_fail asks for a refusal
--- keys are the concurrency keys to admit for; behind the task that the stored one waits for.
+-- keys are the concurrency keys to admit for; behind the task that the stored one waits for. Without
+-- p_history the caller looks for finished tasks itself, for many at once.
 --
 -- Races end at the unique indexes: an insert that meets a concurrent one waits for it, inserts nothing
 -- and looks again. A finished task is looked for after the insert: it left the live table before its
 -- key was free, so the newer snapshot sees it in history.
 create function workerqueue.put_task(
   p_new workerqueue.tasks, p_mode text, p_fail boolean, p_client_id boolean, p_brief boolean,
-  p_now timestamptz,
+  p_history boolean, p_now timestamptz,
   out outcome text, out task_id uuid, out lane_id integer, out "position" bigint,
   out due_at timestamptz, out keys text[], out behind uuid
 ) language plpgsql
@@ -160,7 +165,7 @@ begin
       -- Now that the job is locked, a concurrent repeat of this request is either done or waits.
       if p_client_id then
         select r.outcome, r.task_id into outcome, task_id
-          from workerqueue.find_request(p_new.id) r;
+          from workerqueue.find_request(p_new.id, p_history) r;
         exit when outcome is not null;
       end if;
       if p_mode = 'unsafe_dedupe' then
@@ -193,9 +198,9 @@ begin
     if found then
       if p_client_id then
         select r.outcome, r.task_id into outcome, task_id
-          from workerqueue.find_past_request(p_new.id) r;
+          from workerqueue.find_past_request(p_new.id, p_history) r;
       end if;
-      if p_new.unique_key is not null and outcome is null then
+      if p_new.unique_key is not null and p_history and outcome is null then
         select case when p_fail then 'conflict' else 'kept' end, h.id into outcome, task_id
           from workerqueue.history h
          where h.unique_key = p_new.unique_key and h.state = any (h.unique_states)
@@ -219,7 +224,7 @@ begin
     -- A repeat is a repeat, even if its task is finished and another one is the same by now.
     if p_client_id then
       select r.outcome, r.task_id into outcome, task_id
-        from workerqueue.find_request(p_new.id) r;
+        from workerqueue.find_request(p_new.id, p_history) r;
       exit when outcome is not null;
     end if;
     if p_new.unique_key is not null then
@@ -272,7 +277,7 @@ create type workerqueue.put_result as (
 create function workerqueue.put_range(
   p_from integer, p_to integer, p_base bigint, p_now timestamptz, p_ids uuid[], p_payloads bytea[],
   p_spec_nos integer[], p_keys text[], p_job_keys text[], p_unique_keys bytea[],
-  p_client_ids boolean[], p_strict boolean[], p_specs jsonb
+  p_client_ids boolean[], p_strict boolean[], p_specs jsonb, p_history boolean
 ) returns setof workerqueue.put_result
 language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -290,7 +295,8 @@ begin
           v_spec, p_ids[v_place], p_payloads[v_place], p_keys[v_place], p_job_keys[v_place],
           p_unique_keys[v_place], p_base | v_place, p_now),
         coalesce(v_spec ->> 'job_key_mode', 'replace'),
-        coalesce((v_spec ->> 'unique_fail')::boolean, false), p_client_ids[v_place], true, p_now) p;
+        coalesce((v_spec ->> 'unique_fail')::boolean, false), p_client_ids[v_place], true,
+        p_history, p_now) p;
     if v_result.outcome = 'conflict' and p_strict[v_place] then
       raise exception using
         errcode = 'WQ001', detail = format('%s %s', v_place, v_result.task_id);
@@ -300,14 +306,45 @@ begin
 end
 $$;
 
+-- Whether a finished task would have changed what put_range did without looking at history: an id is
+-- a repeat, or a stored task is the same as one that counts.
+create function workerqueue.meets_history(
+  p_results workerqueue.put_result[], p_ids uuid[], p_client_ids boolean[], p_now timestamptz
+) returns boolean language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+  v_ids uuid[];
+  v_created uuid[];
+  v_keys bytea[];
+begin
+  select array_agg(p_ids[r.place]) filter (where p_client_ids[r.place] and r.outcome <> 'existed'),
+         array_agg(r.task_id) filter (where r.outcome = 'created')
+    into v_ids, v_created
+    from unnest(p_results) r;
+  if exists (select from workerqueue.history h where h.id = any (v_ids)) then
+    return true;
+  end if;
+  select array_agg(t.unique_key) into v_keys
+    from workerqueue.tasks t
+   where t.id = any (v_created) and t.unique_key is not null;
+  return exists (
+    select from workerqueue.history h
+     where h.unique_key = any (v_keys) and h.state = any (h.unique_states)
+       and h.retain_until > p_now);
+end
+$$;
+
 -- Stores requests that use job keys or uniqueness, in one transaction. Items run from 1; p_ends[n] is
 -- the last item of request n, and a request is stored as a whole or not at all. More outcomes:
 --   busy       somebody's open transaction has the key: the request was not stored, try again
 --   refused    item refused_by of the all-or-nothing request conflicts
 -- behind names the tasks whose successors may need settle_successors().
 --
--- All requests are tried together first. Only if that fails does each get a savepoint of its own: a
--- transaction with many savepoints makes everybody's snapshots dearer.
+-- All requests are tried together first, and as if no finished task mattered. Only if that fails
+-- does each get a savepoint of its own (a transaction with many savepoints makes everybody's
+-- snapshots dearer) and look into history for itself (which has many partitions).
 create function workerqueue.enqueue_keyed(
   p_ids uuid[], p_payloads bytea[], p_spec_nos integer[], p_keys text[], p_job_keys text[],
   p_unique_keys bytea[], p_client_ids boolean[], p_strict boolean[], p_ends integer[],
@@ -340,9 +377,13 @@ begin
     select array_agg(r::workerqueue.put_result) into v_results
       from workerqueue.put_range(
         1, v_size, v_base, v_now, p_ids, p_payloads, p_spec_nos, p_keys, p_job_keys, p_unique_keys,
-        p_client_ids, p_strict, p_specs) r;
-  exception when lock_not_available or deadlock_detected or sqlstate 'WQ001' then
-    v_results := null;
+        p_client_ids, p_strict, p_specs, false) r;
+    if workerqueue.meets_history(v_results, p_ids, p_client_ids, v_now) then
+      raise exception using errcode = 'WQ003';
+    end if;
+  exception
+    when lock_not_available or deadlock_detected or sqlstate 'WQ001' or sqlstate 'WQ003' then
+      v_results := null;
   end;
 
   if v_results is null then
@@ -351,7 +392,7 @@ begin
         select array_agg(r::workerqueue.put_result) into v_more
           from workerqueue.put_range(
             v_from, v_to, v_base, v_now, p_ids, p_payloads, p_spec_nos, p_keys, p_job_keys,
-            p_unique_keys, p_client_ids, p_strict, p_specs) r;
+            p_unique_keys, p_client_ids, p_strict, p_specs, true) r;
         v_results := v_results || v_more;
       exception
         when lock_not_available or deadlock_detected then

@@ -433,7 +433,7 @@ begin
   select 0, p.* into result
     from workerqueue.put_task(
       v_row, v_mode, coalesce((v_unique ->> 'unique_fail')::boolean, false),
-      coalesce(p_item -> 'task_id', 'null') <> 'null', false, p_now) p;
+      coalesce(p_item -> 'task_id', 'null') <> 'null', false, true, p_now) p;
   if result.outcome = 'conflict' then
     raise exception using errcode = 'unique_violation',
       message = format('workerqueue: task %s is the same task', result.task_id),
