@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Sequence
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from workerqueue.v1 import lease_pb2
 from workerqueue_server.queue import bounds
@@ -44,6 +43,7 @@ from workerqueue_server.rpc.frames import (
 from workerqueue_server.rpc.handlers import Context, decode
 from workerqueue_server.rpc.outbox import Outbox
 from workerqueue_server.rpc.status import status_of
+from workerqueue_server.rpc.views import timestamp
 from workerqueue_server.store.records import Grant
 
 PROTOCOL_VERSION = 1
@@ -194,7 +194,7 @@ class LeaseStream:
                 self._engine.book.hold(session, [token], lane.queue if lane is not None else "")
                 if previous is not None:
                     self._engine.dispatcher.changed(previous)
-                entry.lease_expires_at.CopyFrom(_timestamp(lease.expires_at))
+                entry.lease_expires_at.CopyFrom(timestamp(lease.expires_at))
             held.append(entry)
         return held
 
@@ -366,7 +366,3 @@ def _check_window(value: int, field: str) -> None:
     low, high = bounds.MAX_IN_FLIGHT
     if not low <= value <= high:
         raise InvalidTask([Violation(field, f"must be {low} to {high}, not {value}")])
-
-
-def _timestamp(microseconds: int) -> Timestamp:
-    return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
