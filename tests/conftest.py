@@ -14,6 +14,9 @@ from hypothesis import settings
 
 from tests.postgres import ClusterPool, Database, PostgresCluster, available_majors
 
+# Where it is set, each of the hundreds of processes that tests start compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The same examples in every run, so that a red run can be repeated; WORKERQUEUE_EXPLORE=1 looks for
 # new ones.
 settings.register_profile("repeatable", derandomize=True)

@@ -1,6 +1,10 @@
 # Shell functions for the scripts: finding a Python and keeping virtual environments. To be sourced
 # with the repository root as the working directory.
 
+# Where it is set, every process compiles all that it imports anew: a second for a command, two for a
+# server.
+unset PYTHONDONTWRITEBYTECODE
+
 # Prints the path of the Python to build environments with: $PYTHON, or the first of the candidates
 # that works and is 3.11 or newer. 3.14 comes late: not every dependency has a wheel for it yet.
 find_python() {
