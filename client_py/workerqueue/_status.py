@@ -33,6 +33,12 @@ _BY_REASON: Final[dict[str, type[errors.WorkerQueueError]]] = {
     "DRAINING": errors.UnavailableError,
     "BATCH_REFUSED": errors.BatchRefusedError,
     "INTERNAL": errors.ServerError,
+    "TOKEN_MISSING": errors.AuthenticationError,
+    "TOKEN_INVALID": errors.AuthenticationError,
+    "TOKEN_EXPIRED": errors.AuthenticationError,
+    "TOKEN_REVOKED": errors.AuthenticationError,
+    "ROLE_MISSING": errors.PermissionDeniedError,
+    "OUT_OF_SCOPE": errors.PermissionDeniedError,
 }
 
 _BY_CODE: Final[dict[grpc.StatusCode, type[errors.WorkerQueueError]]] = {

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
+from workerqueue_server.app.exposure import exposure
 from workerqueue_server.app.settings import (
     PREFIX,
     Settings,
@@ -30,8 +31,15 @@ _CLIENT_VARIABLES = frozenset(
     PREFIX + name
     for name in (
         *("CACERT", "CERT", "CONFIG", "KEY", "MAX_TIME", "OUTPUT", "PLAINTEXT"),
-        *("SERVERNAME", "TLS", "TOKEN"),
+        *("SERVERNAME", "TLS", "TOKEN", "TOKEN_FILE"),
     )
+)
+
+_PATHS = frozenset(
+    {
+        *("data_dir", "descriptors", "port_file", "schedules"),
+        *("tls_cert", "tls_client_ca", "tls_key"),
+    }
 )
 
 
@@ -77,7 +85,8 @@ def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Configura
         config_file: A TOML file. Default: the one that `WORKERQUEUE_CONFIG` names, else none.
 
     Raises:
-        SettingsError: A value is wrong, or the file cannot be used.
+        SettingsError: A value is wrong, the file cannot be used, or the server would be open to
+            all.
     """
     path = config_file or _config_from_environment()
     given = {name: value for name, value in flags.items() if value not in (None, ())}
@@ -96,6 +105,8 @@ def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Configura
         settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_problems(error, values, sources)) from None
+    if (open_to_all := exposure(settings)) is not None:
+        raise SettingsError([f"address: {open_to_all} ({sources['address']})"])
     return Configuration(settings, sources, _suspicious_variables())
 
 
@@ -134,7 +145,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _from_folder(name: str, value: Any, folder: Path) -> Any:
     """Paths in a file are meant from the file's own folder."""
-    if name not in ("data_dir", "descriptors", "port_file", "schedules"):
+    if name not in _PATHS:
         return value
     if isinstance(value, list):
         return tuple(folder / path if isinstance(path, str) else path for path in value)

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 
 from workerqueue_server.app.logs import configure_logs
-from workerqueue_server.app.server import run_server
+from workerqueue_server.app.server import run_server, tls_files
 from workerqueue_server.app.settings import Settings
+from workerqueue_server.rpc.tls import check_files
 from workerqueue_server.store.embedded import EmbeddedPostgres
 from workerqueue_server.store.migrator import migrate
 
@@ -27,8 +28,12 @@ _log = logging.getLogger(__name__)
 def run_processes(settings: Settings) -> int:
     """Runs ``settings.processes`` servers until SIGTERM; the exit code.
 
-    A child that dies takes the others down with it, so that a supervisor restarts the whole.
+    A child that dies takes the others down with it, so that a supervisor restarts the whole. Raises
+    TlsError.
     """
+    if (files := tls_files(settings)) is not None:
+        # Here, so that it is said once and in time, and not by each child.
+        check_files(files)
     return asyncio.run(_run(settings))
 
 

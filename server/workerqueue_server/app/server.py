@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from workerqueue_server.app.exposure import what_is_open
 from workerqueue_server.app.schedule_file import ScheduleFile, load_schedule_file, reconcile
 from workerqueue_server.app.settings import Settings
 from workerqueue_server.queue.catalog import Catalog, CatalogError
@@ -16,6 +17,7 @@ from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.schedules import Reconciled
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.server import RpcServer
+from workerqueue_server.rpc.tls import TlsFiles, server_credentials
 from workerqueue_server.store.embedded import EmbeddedPostgres
 from workerqueue_server.store.migrator import migrate
 
@@ -33,6 +35,13 @@ def load_catalog(paths: tuple[Path, ...]) -> Catalog:
     return Catalog.load(sets)
 
 
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Where the certificates are; None: the server speaks plain text."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
 async def run_server(
     settings: Settings,
     *,
@@ -42,8 +51,10 @@ async def run_server(
     """Serves until SIGTERM or SIGINT, then drains.
 
     ``on_serving`` is called with the bound port once calls are answered. Raises CatalogError,
-    ScheduleFileError, StoreError or OSError with the reason when it cannot start.
+    ScheduleFileError, TlsError, StoreError or OSError with the reason when it cannot start.
     """
+    certificates = tls_files(settings)
+    credentials = server_credentials(certificates) if certificates is not None else None
     catalog = load_catalog(settings.descriptors)
     read_task = EnqueueReader(catalog).read
     declared = load_schedule_file(settings.schedules, read_task) if settings.schedules else None
@@ -64,16 +75,26 @@ async def run_server(
         stack.push_async_callback(engine.stop)
         if declared is not None:
             _tell(declared, await reconcile(engine.schedules, declared))
-        server = RpcServer(engine, reflection_enabled=settings.reflection, share_port=share_port)
+        server = RpcServer(
+            engine,
+            reflection_enabled=settings.reflection,
+            share_port=share_port,
+            tokens_required=settings.auth == "tokens",
+            credentials=credentials,
+        )
         port = server.bind(settings.address)
         await server.start()
         _log.info(
-            "%s serves %d kinds on %s:%d",
+            "%s serves %d kinds on %s:%d, %s, %s",
             engine.server_id,
             len(catalog.kinds),
             settings.address.rpartition(":")[0],
             port,
+            _transport(settings),
+            "bearer tokens" if settings.auth == "tokens" else "no tokens",
         )
+        if what_is_open(settings):
+            _log.warning("beyond this machine all can read or call this: allow_insecure is set")
         if settings.port_file is not None:
             _write_port(settings.port_file, port)
         if on_serving is not None:
@@ -93,6 +114,12 @@ def _tell(declared: ScheduleFile, done: Reconciled) -> None:
         len(done.updated),
         len(done.deleted),
     )
+
+
+def _transport(settings: Settings) -> str:
+    if settings.tls_cert is None:
+        return "plain text"
+    return "mutual TLS" if settings.tls_client_ca is not None else "TLS"
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -122,6 +122,30 @@ class Settings(BaseSettings):
         "made over the API are left alone.",
         metavar="FILE",
     )
+    auth: Literal["off", "tokens"] = _setting(
+        "off",
+        "Who may call: everybody who reaches the port, or who has a bearer token "
+        "(`workerqueue token create`).",
+    )
+    tls_cert: _ExistingFile | None = _setting(
+        None,
+        "The server's certificate chain, PEM, and with it TLS. Read again when it changes.",
+        metavar="FILE",
+    )
+    tls_key: _ExistingFile | None = _setting(
+        None, "The private key to `tls_cert`, PEM, without a passphrase.", metavar="FILE"
+    )
+    tls_client_ca: _ExistingFile | None = _setting(
+        None,
+        "Certificates of the authorities, PEM, one of which must have signed the certificate of "
+        "every client (mutual TLS).",
+        metavar="FILE",
+    )
+    allow_insecure: bool = _setting(
+        False,
+        "Whether the server may listen beyond the loopback interface without TLS, or without "
+        "knowing who calls.",
+    )
     processes: int = _setting(
         1, "Server processes that share the port, 1 to 64.", metavar="NUMBER", ge=1, le=64
     )
@@ -160,6 +184,20 @@ class Settings(BaseSettings):
     def _check_listen_dsn(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and "dsn" in info.data and info.data["dsn"] is None:
             raise ValueError("is of use only together with dsn")
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _check_tls_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert" in info.data and (value is None) != (info.data["tls_cert"] is None):
+            raise ValueError("tls_cert and tls_key go together")
+        return value
+
+    @field_validator("tls_client_ca")
+    @classmethod
+    def _check_tls_client_ca(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and "tls_cert" in info.data and info.data["tls_cert"] is None:
+            raise ValueError("is of use only together with tls_cert and tls_key")
         return value
 
     @classmethod

@@ -26,6 +26,7 @@ from workerqueue_server.queue.sessions import SessionBook
 from workerqueue_server.queue.statistics import Statistics
 from workerqueue_server.queue.task_admin import TaskAdmin
 from workerqueue_server.queue.ticking import Ticker
+from workerqueue_server.queue.tokens import TokenBook
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.queue.watching import TaskWatcher
 from workerqueue_server.store.errors import StoreError
@@ -37,6 +38,7 @@ from workerqueue_server.store.records import Return
 from workerqueue_server.store.schedules import ScheduleStore
 from workerqueue_server.store.task_admin import TaskAdminStore
 from workerqueue_server.store.tasks import TaskStore
+from workerqueue_server.store.tokens import TokenStore
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +107,8 @@ class Engine:
             catalog.kinds.keys(),
             self.dispatcher.changed,
         )
+        self.tokens = TokenBook(TokenStore(dsn))
+        self.wakeups.on_tokens = self.tokens.changed
         self.wakeups.on_queues = self.dispatcher.wake_queues
         self.wakeups.on_settings = self.dispatcher.sweep_soon
         self._tasks: list[asyncio.Task[None]] = []
@@ -142,6 +146,8 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(StoreError):
             await self.presence.leave()
+        await self.tokens.leave()
+        await self.tokens.close()
         await self._hints.close()
         await self.reads.close()
         await self.schedule_store.close()
@@ -197,6 +203,8 @@ class Engine:
             ("watch tasks", self.watcher.run),
             ("announce watched tasks", self.watcher.run_interest),
             ("presence", lambda: repeat("presence", self.presence.duty)),
+            ("look up tokens", self.tokens.run_lookups),
+            ("tokens", lambda: repeat("tokens", self.tokens.duty)),
             ("fold statistics", lambda: repeat("fold statistics", self.statistics.fold)),
             *self.desk.loops(),
             *self.maintenance.loops(),

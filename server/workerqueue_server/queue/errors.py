@@ -14,6 +14,13 @@ QueueError
  │   ├─ WrongState         the task's state does not allow this
  │   ├─ KeyConflict        another live task holds the key
  │   ├─ ProtocolViolation  frames out of order
+ │   ├─ Unauthenticated    who calls is not known
+ │   │   ├─ TokenMissing     no bearer token
+ │   │   ├─ TokenInvalid     not a token of this database
+ │   │   ├─ TokenExpired     its time is over
+ │   │   └─ TokenRevoked     an operator revoked it
+ │   ├─ RoleMissing        the token is not for such calls
+ │   ├─ OutOfScope         the token is not for such tasks
  │   └─ BatchRefused       another item of an all-or-nothing batch was refused
  └─ TryLater             the same call may succeed later
      ├─ KeyBusy            an open transaction has the same key
@@ -155,6 +162,64 @@ class ProtocolViolation(Refused):
     """Frames that the stream's protocol does not allow."""
 
     reason = "PROTOCOL_VIOLATION"
+
+
+class Unauthenticated(Refused):
+    """The server does not know who calls."""
+
+
+class TokenMissing(Unauthenticated):
+    """No bearer token."""
+
+    reason = "TOKEN_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server wants a bearer token: send the metadata `authorization: Bearer TOKEN`"
+        )
+
+
+class TokenInvalid(Unauthenticated):
+    """Not a token of this database. What is wrong with it is nobody's business."""
+
+    reason = "TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("the bearer token is not valid")
+
+
+class TokenExpired(Unauthenticated):
+    """The token's time is over."""
+
+    reason = "TOKEN_EXPIRED"
+
+    def __init__(self) -> None:
+        super().__init__("the bearer token has expired")
+
+
+class TokenRevoked(Unauthenticated):
+    """An operator revoked the token."""
+
+    reason = "TOKEN_REVOKED"
+
+    def __init__(self) -> None:
+        super().__init__("the bearer token was revoked")
+
+
+class RoleMissing(Refused):
+    """The token's roles do not allow this call."""
+
+    reason = "ROLE_MISSING"
+
+
+class OutOfScope(Refused):
+    """The token's scope does not have the task's queue or kind."""
+
+    reason = "OUT_OF_SCOPE"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = list(violations)
 
 
 class BatchRefused(Refused):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Protocol
 
+from workerqueue_server.queue.access import ANYBODY, Principal
 from workerqueue_server.store.records import Grant, Lane
 
 
@@ -45,6 +46,7 @@ class Session:
         kinds: Iterable[str],
         lease_ms: int | None,
         sink: Sink,
+        principal: Principal = ANYBODY,
     ) -> None:
         self.session_id = session_id
         self.worker_id = worker_id
@@ -52,6 +54,8 @@ class Session:
         self.kinds = frozenset(kinds)
         self.lease_ms = lease_ms
         self.sink = sink
+        # Who opened the stream; whatever it holds is in the principal's scope.
+        self.principal = principal
         self.window = 0
         # Places in the window that a grant under way may fill.
         self.reserved = 0

@@ -31,6 +31,7 @@ class Wakeups:
         self.on_behind: Callable[[Iterable[bytes]], None] = lambda _: None
         self.on_settings: Callable[[], None] = lambda: None
         self.on_drains: Callable[[], None] = lambda: None
+        self.on_tokens: Callable[[], None] = lambda: None
         # Tasks (ids, or lease tokens, which begin with them) that this server changed.
         self.touched: Callable[[Iterable[bytes]], None] = lambda _: None
         # Tasks that another server changed, and tasks that another server watches.
@@ -95,3 +96,5 @@ class Wakeups:
                 self.on_settings()
             elif name == "drains":
                 self.on_drains()
+            elif name == "tokens":
+                self.on_tokens()

@@ -32,6 +32,7 @@ from workerqueue_server.queue.errors import (
 )
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.sessions import EndReason, Session
+from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.frames import (
     LeaseEncoder,
@@ -158,6 +159,7 @@ class LeaseStream:
             subscribe.kinds,
             lease_ms,
             self,
+            current_principal(),
         )
         session.window = (
             frame.max_in_flight if frame.HasField("max_in_flight") else subscribe.max_in_flight
@@ -359,6 +361,7 @@ def _check_subscribe(engine: Engine, subscribe: lease_pb2.Subscribe) -> int | No
         raise InvalidTask(check.violations)
     for place, kind in enumerate(subscribe.kinds):
         engine.catalog.by_name(kind, f"subscribe.kinds[{place}]")
+    current_principal().check_subscription(subscribe.queues, subscribe.kinds)
     return lease_ms
 
 

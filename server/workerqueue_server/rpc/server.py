@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
+from workerqueue_server.rpc.access import AccessInterceptor
 from workerqueue_server.rpc.worker_queue import WorkerQueueService
 from workerqueue_server.rpc.worker_queue_admin import WorkerQueueAdminService
 
@@ -38,10 +39,21 @@ class RpcServer:
     """The gRPC server of one engine."""
 
     def __init__(
-        self, engine: Engine, *, reflection_enabled: bool, share_port: bool = False
+        self,
+        engine: Engine,
+        *,
+        reflection_enabled: bool,
+        share_port: bool = False,
+        tokens_required: bool = False,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
+        """Without ``credentials`` the server speaks plain text."""
         self._engine = engine
-        self._server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))))
+        self._credentials = credentials
+        self._server = grpc.aio.server(
+            interceptors=[AccessInterceptor(engine.tokens)] if tokens_required else [],
+            options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))),
+        )
         self._health = health.aio.HealthServicer()
         self._service = WorkerQueueService(engine)
         self._admin = WorkerQueueAdminService(engine)
@@ -62,7 +74,10 @@ class RpcServer:
     def bind(self, address: str) -> int:
         """Listens on host:port; the bound port. Raises OSError with the reason."""
         try:
-            port = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
         if port == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 
@@ -20,6 +20,7 @@ from workerqueue_server.queue.errors import (
     TooLarge,
 )
 from workerqueue_server.queue.keyed import is_keyed
+from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.frames import LeaseEncoder, batch_result
@@ -60,7 +61,7 @@ class WorkerQueueService:
         self, request: worker_queue_pb2.EnqueueRequest, _: Context
     ) -> worker_queue_pb2.EnqueueResponse:
         """Enqueue."""
-        task = self._reader.read(request)
+        task = self._reading()(request)
         (result,) = await self._store([task])
         if result.error is not None:
             raise result.error
@@ -78,6 +79,19 @@ class WorkerQueueService:
             outcome=enqueue_outcome(result.outcome),
         )
 
+    def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest], NewTask]:
+        """Reads the requests of this call's principal; what it may not enqueue is refused."""
+        principal = current_principal()
+        if not principal.scope:
+            return self._reader.read
+
+        def read(request: worker_queue_pb2.EnqueueRequest) -> NewTask:
+            task = self._reader.read(request)
+            principal.check_new_task(task.spec.queue, task.spec.kind)
+            return task
+
+        return read
+
     async def _store(
         self, tasks: Sequence[NewTask], *, all_or_nothing: bool = False
     ) -> Sequence[EnqueueResult]:
@@ -94,11 +108,12 @@ class WorkerQueueService:
             raise TooLarge(
                 "tasks", f"a batch has 1 to {bounds.BATCH_TASKS} tasks, not {len(request.tasks)}"
             )
+        read = self._reading()
         tasks: list[NewTask] = []
         refused: dict[int, QueueError] = {}
         for place, item in enumerate(request.tasks):
             try:
-                tasks.append(self._reader.read(item))
+                tasks.append(read(item))
             except Refused as error:
                 refused[place] = error
         if refused and request.all_or_nothing:

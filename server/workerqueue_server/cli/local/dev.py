@@ -17,6 +17,7 @@ from workerqueue_server.cli.exits import Exit
 from workerqueue_server.cli.failures import Failure
 from workerqueue_server.cli.local.settings_flags import read_settings, settings_flags
 from workerqueue_server.queue.catalog import CatalogError
+from workerqueue_server.rpc.tls import TlsError
 from workerqueue_server.store.errors import StoreError
 
 _NEXT = """
@@ -32,7 +33,7 @@ Ctrl-C stops the server; its data stays in {folder}.
 
 
 @click.command()
-@settings_flags("address", "data_dir", "descriptors", "log_level")
+@settings_flags("address", "data_dir", "descriptors", "log_level", "allow_insecure")
 def dev(**flags: Any) -> None:
     """Run a server with a database of its own, to try things.
 
@@ -53,7 +54,7 @@ def dev(**flags: Any) -> None:
         if configuration.sources["address"] == DEFAULT:
             hint = "does another server run? --listen 127.0.0.1:0 takes any free port"
         raise Failure(f"cannot start: {error}", Exit.UNREACHABLE, hint=hint) from error
-    except ScheduleFileError as error:
+    except (ScheduleFileError, TlsError) as error:
         raise Failure(f"cannot start: {error}", Exit.USAGE) from error
     except (CatalogError, StoreError) as error:
         raise Failure(f"cannot start: {error}", Exit.UNREACHABLE) from error

@@ -16,6 +16,7 @@ from workerqueue_server.cli.exits import Exit
 from workerqueue_server.cli.failures import Failure
 from workerqueue_server.cli.local.settings_flags import read_settings, settings_flags
 from workerqueue_server.queue.catalog import CatalogError
+from workerqueue_server.rpc.tls import TlsError
 from workerqueue_server.store.errors import StoreError
 
 
@@ -33,7 +34,7 @@ def serve(**flags: Any) -> None:
         if settings.processes > 1:
             sys.exit(run_processes(settings))
         asyncio.run(run_server(settings))
-    except ScheduleFileError as error:
+    except (ScheduleFileError, TlsError) as error:
         raise Failure(f"cannot start: {error}", Exit.USAGE) from error
     except (CatalogError, StoreError, OSError) as error:
         raise Failure(f"cannot start: {error}", Exit.UNREACHABLE) from error
