@@ -13,8 +13,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue, _loading, _results
+from workerqueue import _channel, _enqueue, _gathering, _loading, _results
+from workerqueue._async_gatherer import AsyncGatherer
 from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
+from workerqueue._gathering import Stored
 from workerqueue._loading import Chunk, LoadProgress, OnProgress, OnRefused
 from workerqueue._outcomes import outcome_of
 from workerqueue._results import AsyncTaskHandle
@@ -29,6 +31,9 @@ from workerqueue.v1 import (
 
 class AsyncClient:
     """Enqueues tasks from asyncio. Belongs to the event loop of its first call.
+
+    Concurrent ``enqueue`` calls that come while one is under way travel together; each keeps its
+    own time, answer, errors and cancellation, and none waits for a timer.
 
     Arguments, retries and errors are those of ``Client``.
 
@@ -55,10 +60,14 @@ class AsyncClient:
         self._timeout = timeout
         self._channel: grpc.aio.Channel | None = None
         self._cached_stub: worker_queue_pb2_grpc.WorkerQueueAsyncStub | None = None
+        self._gatherer = AsyncGatherer(self._send, self._send_batch, timeout)
 
     async def enqueue(self, payload: Message, **options: Unpack[EnqueueOptions]) -> AsyncTaskHandle:
         """Stores one task; as ``Client.enqueue``."""
-        return await self._enqueue(_enqueue.build_request(payload, options))
+        request = _enqueue.build_request(payload, options)
+        if _gathering.may_gather(payload, options):
+            return self._handle(await self._gatherer.enqueue(request))
+        return self._handle(await self._gatherer.enqueue_alone(request))
 
     async def enqueue_dynamic(
         self,
@@ -67,7 +76,8 @@ class AsyncClient:
         **options: Unpack[EnqueueOptions],
     ) -> AsyncTaskHandle:
         """Stores one task without generated code; as ``Client.enqueue_dynamic``."""
-        return await self._enqueue(_enqueue.build_dynamic_request(kind, args, options))
+        request = _enqueue.build_dynamic_request(kind, args, options)
+        return self._handle(await self._gatherer.enqueue_alone(request))
 
     async def enqueue_batch(
         self, items: Iterable[Message | EnqueueItem], *, all_or_nothing: bool = False
@@ -147,15 +157,23 @@ class AsyncClient:
             self._cached_stub = stub  # type: ignore[assignment]
         return self._cached_stub  # type: ignore[return-value]
 
-    async def _enqueue(self, request: worker_queue_pb2.EnqueueRequest) -> AsyncTaskHandle:
-        try:
-            response = await self._stub.Enqueue(
-                request, timeout=self._timeout, metadata=_channel.call_metadata(self._token)
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+    def _handle(self, stored: Stored) -> AsyncTaskHandle:
         return AsyncTaskHandle(
-            response.task.task_id, outcome_of(response.outcome), response.task, self.wait
+            stored.task.task_id, outcome_of(stored.outcome), stored.task, self.wait
+        )
+
+    async def _send(
+        self, request: worker_queue_pb2.EnqueueRequest, seconds: float
+    ) -> worker_queue_pb2.EnqueueResponse:
+        return await self._stub.Enqueue(
+            request, timeout=seconds, metadata=_channel.call_metadata(self._token)
+        )
+
+    async def _send_batch(
+        self, request: worker_queue_pb2.EnqueueBatchRequest, seconds: float
+    ) -> worker_queue_pb2.EnqueueBatchResponse:
+        return await self._stub.EnqueueBatch(
+            request, timeout=seconds, metadata=_channel.call_metadata(self._token)
         )
 
     @property

@@ -129,22 +129,26 @@ class EnqueueResponse(_message.Message):
     def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., outcome: _Optional[_Union[EnqueueOutcome, str]] = ...) -> None: ...
 
 class EnqueueBatchRequest(_message.Message):
-    __slots__ = ("tasks", "all_or_nothing")
+    __slots__ = ("tasks", "all_or_nothing", "include_tasks")
     TASKS_FIELD_NUMBER: _ClassVar[int]
     ALL_OR_NOTHING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_TASKS_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[EnqueueRequest]
     all_or_nothing: bool
-    def __init__(self, tasks: _Optional[_Iterable[_Union[EnqueueRequest, _Mapping]]] = ..., all_or_nothing: bool = ...) -> None: ...
+    include_tasks: bool
+    def __init__(self, tasks: _Optional[_Iterable[_Union[EnqueueRequest, _Mapping]]] = ..., all_or_nothing: bool = ..., include_tasks: bool = ...) -> None: ...
 
 class EnqueueBatchResult(_message.Message):
-    __slots__ = ("task_id", "outcome", "error")
+    __slots__ = ("task_id", "outcome", "error", "task")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     outcome: EnqueueOutcome
     error: _status_pb2.Status
-    def __init__(self, task_id: _Optional[str] = ..., outcome: _Optional[_Union[EnqueueOutcome, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    task: _task_pb2.Task
+    def __init__(self, task_id: _Optional[str] = ..., outcome: _Optional[_Union[EnqueueOutcome, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ...) -> None: ...
 
 class EnqueueBatchResponse(_message.Message):
     __slots__ = ("results",)

@@ -127,11 +127,6 @@ def uuid_text(task_id: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def batch_result(task_id: bytes, outcome: int) -> bytes:
-    """An EnqueueBatchResponse.results entry of a stored task."""
-    return b"\x0a\x28\x0a\x24" + uuid_text(task_id).encode() + b"\x10" + varint(outcome)
-
-
 def milliseconds(value: int) -> Duration:
     """A Duration of so many milliseconds."""
     return Duration(seconds=value // 1000, nanos=value % 1000 * 1_000_000)

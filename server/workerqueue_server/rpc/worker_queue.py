@@ -10,7 +10,7 @@ import grpc
 from workerqueue.v1 import lease_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
-from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask
 from workerqueue_server.queue.errors import (
     BatchRefused,
     Draining,
@@ -22,12 +22,12 @@ from workerqueue_server.queue.errors import (
 from workerqueue_server.queue.keyed import is_keyed
 from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
+from workerqueue_server.rpc.enqueue_answers import EnqueueAnswers
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
-from workerqueue_server.rpc.frames import LeaseEncoder, batch_result
+from workerqueue_server.rpc.frames import LeaseEncoder
 from workerqueue_server.rpc.handlers import Context, stream, unary
 from workerqueue_server.rpc.lease_stream import LeaseStream
-from workerqueue_server.rpc.status import status_of
-from workerqueue_server.rpc.views import enqueue_outcome, stored_task, task_view, timestamp
+from workerqueue_server.rpc.views import timestamp
 
 
 class WorkerQueueService:
@@ -36,6 +36,7 @@ class WorkerQueueService:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = EnqueueReader(engine.catalog)
+        self._answers = EnqueueAnswers(engine.catalog, engine.reads)
         self._encoder = LeaseEncoder()
         self._streams: set[LeaseStream] = set()
         self._draining: float | None = None
@@ -57,27 +58,11 @@ class WorkerQueueService:
             },
         )
 
-    async def enqueue(
-        self, request: worker_queue_pb2.EnqueueRequest, _: Context
-    ) -> worker_queue_pb2.EnqueueResponse:
+    async def enqueue(self, request: worker_queue_pb2.EnqueueRequest, _: Context) -> bytes:
         """Enqueue."""
         task = self._reading()(request)
         (result,) = await self._store([task])
-        if result.error is not None:
-            raise result.error
-        if result.outcome is not Outcome.CREATED or is_keyed(task):
-            task_id = result.task_id or task.task_id
-            records = await self._engine.reads.tasks([task_id])
-            if (record := records.get(task_id)) is not None:
-                return worker_queue_pb2.EnqueueResponse(
-                    task=task_view(record, self._engine.catalog),
-                    outcome=enqueue_outcome(result.outcome),
-                )
-            task = task._replace(task_id=task_id)
-        return worker_queue_pb2.EnqueueResponse(
-            task=stored_task(task, result.stored_at, self._engine.catalog),
-            outcome=enqueue_outcome(result.outcome),
-        )
+        return await self._answers.one(task, result)
 
     def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest], NewTask]:
         """Reads the requests of this call's principal; what it may not enqueue is refused."""
@@ -124,7 +109,9 @@ class WorkerQueueService:
         results: Sequence[EnqueueResult] = ()
         if tasks:
             results = await self._store(tasks, all_or_nothing=request.all_or_nothing)
-        return _batch_response(len(request.tasks), tasks, results, refused)
+        return await self._answers.many(
+            len(request.tasks), tasks, results, refused, include_tasks=request.include_tasks
+        )
 
     async def lease(self, context: Context) -> None:
         """Lease."""
@@ -173,30 +160,3 @@ class WorkerQueueService:
                 await self._no_streams.wait()
         except TimeoutError:
             pass
-
-
-def _batch_response(
-    size: int,
-    tasks: Sequence[NewTask],
-    results: Sequence[EnqueueResult],
-    refused: dict[int, QueueError],
-) -> bytes:
-    parts: list[bytes] = []
-    answers = zip(tasks, results, strict=False)
-    for place in range(size):
-        if refused and place in refused:
-            parts.append(_refused_result(refused[place]))
-            continue
-        task, result = next(answers)
-        if result.error is not None:
-            parts.append(_refused_result(result.error))
-        else:
-            parts.append(
-                batch_result(result.task_id or task.task_id, enqueue_outcome(result.outcome))
-            )
-    return b"".join(parts)
-
-
-def _refused_result(error: QueueError) -> bytes:
-    entry = worker_queue_pb2.EnqueueBatchResult(error=status_of(error))
-    return worker_queue_pb2.EnqueueBatchResponse(results=[entry]).SerializeToString()

@@ -184,8 +184,17 @@ class Peer(worker_queue_pb2_grpc.WorkerQueueServicer):
         """Whether a subscription gets a plain welcome without being told."""
         self.heartbeat_seconds = 60.0
         self.refusals: list[status_pb2.Status] = []
-        """Answers for the next streams or calls, instead of taking them."""
+        """Answers for the next streams or calls, instead of taking them; OK takes one."""
         self.enqueued: list[worker_queue_pb2.EnqueueRequest] = []
+        self.batches: list[int] = []
+        """How many tasks each EnqueueBatch carried."""
+        self.untold: set[str] = set()
+        """Queues whose tasks a batch's answer leaves out."""
+        self.answering = threading.Event()
+        """Set while enqueue calls are answered; clear it to keep them waiting."""
+        self.answering.set()
+        self.arrivals = threading.Semaphore(0)
+        """Released once for each enqueue call that arrives."""
         self.metadata: list[dict[str, str | bytes]] = []
         self._sessions: queue.SimpleQueue[Session] = queue.SimpleQueue()
         self._open: list[Session] = []
@@ -233,6 +242,7 @@ class Peer(worker_queue_pb2_grpc.WorkerQueueServicer):
         self, request: worker_queue_pb2.EnqueueRequest, context: grpc.ServicerContext
     ) -> worker_queue_pb2.EnqueueResponse:
         self.enqueued.append(request)
+        self._hold()
         self._refuse_or_note(context)
         response = worker_queue_pb2.EnqueueResponse(
             outcome=worker_queue_pb2.ENQUEUE_OUTCOME_CREATED
@@ -243,6 +253,8 @@ class Peer(worker_queue_pb2_grpc.WorkerQueueServicer):
     def EnqueueBatch(  # noqa: N802 - gRPC's name
         self, request: worker_queue_pb2.EnqueueBatchRequest, context: grpc.ServicerContext
     ) -> worker_queue_pb2.EnqueueBatchResponse:
+        self.batches.append(len(request.tasks))
+        self._hold()
         self._refuse_or_note(context)
         response = worker_queue_pb2.EnqueueBatchResponse()
         for item in request.tasks:
@@ -251,9 +263,11 @@ class Peer(worker_queue_pb2_grpc.WorkerQueueServicer):
                 error = error_status(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
                 response.results.add(error=error)
             else:
-                response.results.add(
+                result = response.results.add(
                     task_id=item.task_id, outcome=worker_queue_pb2.ENQUEUE_OUTCOME_CREATED
                 )
+                if request.include_tasks and item.options.queue not in self.untold:
+                    result.task.task_id = item.task_id
         return response
 
     def Ack(  # noqa: N802 - gRPC's name
@@ -271,10 +285,17 @@ class Peer(worker_queue_pb2_grpc.WorkerQueueServicer):
     ) -> lease_pb2.HeartbeatResponse:
         return context.abort(grpc.StatusCode.UNIMPLEMENTED, "the worker answers on its stream")
 
+    def _hold(self) -> None:
+        self.arrivals.release()
+        if not self.answering.wait(PATIENCE):
+            raise AssertionError("the call was held for too long")
+
     def _refuse_or_note(self, context: grpc.ServicerContext) -> None:
         self.metadata.append(dict(context.invocation_metadata()))
         if self.refusals:
             status = self.refusals.pop(0)
+            if not status.code:
+                return
             context.set_trailing_metadata(
                 (("grpc-status-details-bin", status.SerializeToString()),)
             )

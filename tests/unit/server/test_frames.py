@@ -10,7 +10,7 @@ from google.rpc import code_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerqueue.v1 import lease_pb2, worker_queue_pb2
+from workerqueue.v1 import lease_pb2
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.rpc import frames
 from workerqueue_server.store.records import Grant, Lane
@@ -108,17 +108,6 @@ def test_good_results_and_bad_ones(
 def test_a_cancellation(reason: int) -> None:
     decoded = lease_pb2.LeaseResponse.FromString(frames.cancellation(b"token", reason))
     assert [(c.lease_token, c.reason) for c in decoded.cancellations] == [(b"token", reason)]
-
-
-@given(
-    st.lists(
-        st.tuples(st.binary(min_size=16, max_size=16), st.sampled_from([1, 2, 3, 4])), max_size=9
-    )
-)
-def test_batch_results(items: list[tuple[bytes, int]]) -> None:
-    data = b"".join(frames.batch_result(*item) for item in items)
-    decoded = worker_queue_pb2.EnqueueBatchResponse.FromString(data)
-    assert [(uuid.UUID(r.task_id).bytes, r.outcome) for r in decoded.results] == items
 
 
 @given(st.integers(0, 2**63 - 1))
