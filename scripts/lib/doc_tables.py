@@ -11,8 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from workerqueue_server.app.prometheus import metric_name
 from workerqueue_server.app.settings_table import settings_table
 from workerqueue_server.queue.catalog import Catalog, Kind
+from workerqueue_server.telemetry.figures import Counter, Distribution, Gauge
+from workerqueue_server.telemetry.instruments import FIGURES
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- begin: ([a-z-]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
@@ -28,7 +31,27 @@ def kinds_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"kinds": kinds_table, "settings": settings_table}
+def metrics_table() -> str:
+    """The server's figures as Prometheus and OpenTelemetry name them."""
+    rows = ["| Prometheus | OpenTelemetry | Sort | Labels | Meaning |", "|---|---|---|---|---|"]
+    for figure in FIGURES:
+        about = figure.about
+        unit = "" if about.unit == "1" else f", {about.unit}"
+        labels = ", ".join(f"`{name}`" for name in about.attributes)
+        rows.append(
+            f"| `{metric_name(figure)}` | `{about.name}`{unit} | {_SORTS[type(figure)]} | {labels} "
+            f"| {about.description} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+_SORTS = {Counter: "counter", Distribution: "histogram", Gauge: "gauge"}
+
+TABLES: dict[str, Callable[[], str]] = {
+    "kinds": kinds_table,
+    "metrics": metrics_table,
+    "settings": settings_table,
+}
 
 
 def with_tables(text: str) -> str:

@@ -69,7 +69,7 @@ async def _supervise(settings: Settings, count: int, stopping: asyncio.Event) ->
     children = [
         context.Process(
             target=_child,
-            args=(settings if number == 0 else settings.model_copy(update={"port_file": None}),),
+            args=(settings_of(settings, number),),
             name=f"workerqueue-{number}",
         )
         for number in range(count)
@@ -89,6 +89,18 @@ async def _supervise(settings: Settings, count: int, stopping: asyncio.Event) ->
     for child in children:
         await asyncio.to_thread(child.join, settings.drain_seconds + 10)
     return _exit_code(children, stopped)
+
+
+def settings_of(settings: Settings, number: int) -> Settings:
+    """What each process has for itself: only the first writes the port file."""
+    if number == 0:
+        return settings
+    own: dict[str, object] = {"port_file": None}
+    if settings.prometheus_address is not None:
+        host, _, port = settings.prometheus_address.rpartition(":")
+        # Port 0 is a free one for each.
+        own["prometheus_address"] = f"{host}:{int(port) + number if int(port) else 0}"
+    return settings.model_copy(update=own)
 
 
 def _exit_code(children: Sequence[BaseProcess], stopped: Sequence[BaseProcess]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from workerqueue_server.app.exposure import what_is_open
 from workerqueue_server.app.schedule_file import ScheduleFile, load_schedule_file, reconcile
 from workerqueue_server.app.settings import Settings
+from workerqueue_server.app.telemetry import start_telemetry
 from workerqueue_server.queue.catalog import Catalog, CatalogError
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.schedules import Reconciled
@@ -71,6 +72,7 @@ async def run_server(
             for migration in await migrate(dsn):
                 _log.info("applied migration %04d %s", migration.version, migration.name)
         engine = Engine(dsn, catalog, read_task, listen_dsn=settings.listen_dsn)
+        start_telemetry(settings, engine, stack)
         await engine.start()
         stack.push_async_callback(engine.stop)
         if declared is not None:

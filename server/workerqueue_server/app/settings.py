@@ -6,9 +6,10 @@ the documentation are derived from its fields.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
@@ -21,6 +22,7 @@ from pydantic_settings import (
 )
 
 PREFIX = "WORKERQUEUE_"
+_T = TypeVar("_T")
 
 
 def _split_paths(value: object) -> object:
@@ -51,6 +53,25 @@ def _check_file(value: Path) -> Path:
 def _check_parent(value: Path) -> Path:
     if not value.parent.is_dir():
         raise ValueError(f"there is no folder {value.parent}")
+    return value
+
+
+def _check_host_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must be host:port, such as 127.0.0.1:50551")
+    if ":" in host and not host.startswith("["):
+        raise ValueError("an IPv6 address needs brackets, such as [::1]:50551")
+    return value
+
+
+def _check_installed(value: _T, module: str) -> _T:
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise ValueError("needs the extra otel: pip install 'workerqueue[server,otel]'")
     return value
 
 
@@ -165,19 +186,28 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = _setting(
         "console", "Log lines for people, or one JSON object a line."
     )
+    prometheus_address: str | None = _setting(
+        None,
+        "Where to serve metrics for Prometheus to scrape, at `/metrics`; unset: nowhere. With "
+        "several processes the next ports are taken too, one each. Needs the extra `otel`.",
+        flag="--prometheus",
+        metavar="HOST:PORT",
+    )
     port_file: _FileToWrite | None = _setting(
         None, "A file to write the bound port to once the server listens.", metavar="FILE"
     )
 
+    @field_validator("prometheus_address")
+    @classmethod
+    def _check_prometheus(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        return _check_installed(_check_host_port(value), "prometheus_client")
+
     @field_validator("address")
     @classmethod
     def _check_address(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise ValueError("must be host:port, such as 127.0.0.1:50551")
-        if ":" in host and not host.startswith("["):
-            raise ValueError("an IPv6 address needs brackets, such as [::1]:50551")
-        return value
+        return _check_host_port(value)
 
     @field_validator("listen_dsn")
     @classmethod

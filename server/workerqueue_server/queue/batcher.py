@@ -8,10 +8,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import Generic, TypeVar
 
 from workerqueue_server.queue.errors import Overloaded, Unavailable
 from workerqueue_server.store.errors import DatabaseUnavailable, StatementFailed
+from workerqueue_server.telemetry import instruments
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +80,11 @@ class Batcher(Generic[Item, Result]):
                 if not future.done():
                     future.set_exception(Unavailable())
 
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the next batch."""
+        return self._waiting
+
     async def settle(self) -> None:
         """Returns when the batch that is being written now, if any, has been answered."""
         await self._at_rest.wait()
@@ -98,13 +105,16 @@ class Batcher(Generic[Item, Result]):
         self, groups: Sequence[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]
     ) -> None:
         items = [item for group, _ in groups for item in group]
+        started = perf_counter()
         try:
             results = await self._flush(items)
         except DatabaseUnavailable as error:
             _log.warning("%s: %d items refused: %s", self._name, len(items), error)
+            instruments.BATCH_FAILED.add(1, self._name)
             self._fail(groups, Unavailable())
         except StatementFailed as error:
             if len(groups) == 1:
+                instruments.BATCH_FAILED.add(1, self._name)
                 _log.exception("%s: a batch of %d failed", self._name, len(items))
                 self._fail(groups, error)
                 return
@@ -119,6 +129,8 @@ class Batcher(Generic[Item, Result]):
                 raise
             _log.exception("%s: a batch of %d failed", self._name, len(items))
         else:
+            instruments.BATCH_SIZE.record(len(items), self._name)
+            instruments.BATCH_DURATION.record(perf_counter() - started, self._name)
             start = 0
             for members, future in groups:
                 if not future.done():

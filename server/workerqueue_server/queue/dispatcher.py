@@ -23,12 +23,15 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any
 
+from workerqueue_server.queue.duties import note_done
+from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.planning import Planner, Request
-from workerqueue_server.queue.sessions import Session, SessionBook
+from workerqueue_server.queue.sessions import Holding, Session, SessionBook
 from workerqueue_server.store.errors import DatabaseUnavailable, StoreError
 from workerqueue_server.store.records import Grant, Lane, QueueLimits
 from workerqueue_server.store.tasks import TaskStore
+from workerqueue_server.telemetry import instruments
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class Dispatcher:
     kinds: Collection[str]
     # Hears of the leases just granted.
     touched: Callable[[Iterable[bytes]], None]
+    journal: Journal
     planner: Planner = field(init=False)
     _unsent: list[Delivery] = field(default_factory=list)
     _work: asyncio.Event = field(default_factory=asyncio.Event)
@@ -155,6 +159,7 @@ class Dispatcher:
                 granting = asyncio.create_task(
                     self.store.grant([request.grant for request in requests])
                 )
+                started = monotonic()
                 # Lets the statement go out first.
                 await asyncio.sleep(0)
                 self._send()
@@ -163,10 +168,13 @@ class Dispatcher:
                 except StoreError as error:
                     if not isinstance(error, DatabaseUnavailable):
                         _log.exception("granting failed")
+                    instruments.BATCH_FAILED.add(1, "grants")
                     self.planner.unplan(requests)
                     await self._end_round()
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
+                instruments.BATCH_SIZE.record(len(grants), "grants")
+                instruments.BATCH_DURATION.record(monotonic() - started, "grants")
                 self._take(requests, grants)
                 await self._end_round()
         finally:
@@ -187,6 +195,8 @@ class Dispatcher:
                 await self.sweep()
             except StoreError as error:
                 _log.warning("sweep failed: %s", error)
+            else:
+                note_done("sweep", _SWEEP_SECONDS)
             pause = max(_SWEEP_SECONDS, (monotonic() - started) / _SWEEP_SHARE)
 
     async def sweep(self) -> None:
@@ -218,6 +228,7 @@ class Dispatcher:
 
     def _take(self, requests: list[Request], grants: list[Grant]) -> None:
         """Enters granted leases into the book, to be sent."""
+        now = monotonic()
         counts = Counter(map(_REQUEST, grants))
         undeliverable: list[bytes] = []
         for lane_id, read in _grouped(grants, _LANE).items():
@@ -226,6 +237,7 @@ class Dispatcher:
                 len(read),
                 sum(len(grant.payload or b"") for grant in read),
             )
+            self.journal.leased(self.planner.lanes[lane_id].lane, read)
         for (number, place), mine in _grouped(grants, _SESSION).items():
             session = requests[number].sessions[place]
             gone = session.session_id not in self.book.sessions
@@ -234,8 +246,9 @@ class Dispatcher:
                 undeliverable += map(_TOKEN, mine)
                 continue
             for lane_id, tasks in _grouped(mine, _LANE).items():
-                queue = self.planner.lanes[lane_id].lane.queue
-                self.book.hold(session, list(map(_TOKEN, tasks)), queue)
+                lane = self.planner.lanes[lane_id].lane
+                holding = Holding(lane.queue, lane.kind, now)
+                self.book.hold(session, list(map(_TOKEN, tasks)), holding)
             self._unsent.append((session, mine))
         for number, request in enumerate(requests):
             self.planner.granted(request, counts[number])

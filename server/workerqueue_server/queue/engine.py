@@ -13,10 +13,12 @@ from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.duties import repeat
 from workerqueue_server.queue.enqueue import Enqueuer
 from workerqueue_server.queue.errors import Refused
+from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.keyed import KeyedCare, KeyedEnqueuer
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.maintenance import Maintenance
+from workerqueue_server.queue.observation import Observation
 from workerqueue_server.queue.presence import Presence
 from workerqueue_server.queue.queue_admin import QueueAdmin
 from workerqueue_server.queue.retention import Retention
@@ -57,6 +59,7 @@ class Engine:
         self.store = TaskStore(dsn)
         self.reads = ReadStore(dsn)
         self.book = SessionBook()
+        self.journal = Journal()
         self._listen_dsn = listen_dsn or dsn
         self._hints = HintSender(dsn, self.server_id)
         self.wakeups = Wakeups(self._hints)
@@ -77,11 +80,16 @@ class Engine:
             self.give_back,
             catalog.kinds.keys(),
             self.wakeups.touched,
+            self.journal,
         )
-        self.enqueuer = Enqueuer(self.store, self.lanes, self.wakeups, self.dispatcher)
+        self.enqueuer = Enqueuer(
+            self.store, self.lanes, self.wakeups, self.dispatcher, self.journal
+        )
         self.keyed_store = KeyedStore(dsn)
         self.keyed_care = KeyedCare(self.keyed_store, self.wakeups)
-        self.keyed = KeyedEnqueuer(self.keyed_store, self.lanes, self.wakeups, self.keyed_care)
+        self.keyed = KeyedEnqueuer(
+            self.keyed_store, self.lanes, self.wakeups, self.keyed_care, self.journal
+        )
         self.schedule_store = ScheduleStore(dsn, self.reads)
         self.ticker = Ticker(
             self.schedule_store,
@@ -94,10 +102,12 @@ class Engine:
         self.schedules = Schedules(
             self.schedule_store, self.lanes, self.keyed, read_task, self.ticker.wake
         )
-        self.desk = LeaseDesk(self.store, self.book, self.wakeups, self.dispatcher.changed)
+        self.desk = LeaseDesk(
+            self.store, self.book, self.wakeups, self.dispatcher.changed, self.journal
+        )
         self.partition_store = PartitionStore(dsn)
         self.retention = Retention(self.partition_store)
-        self.maintenance = Maintenance(self.store, self.desk, self.wakeups)
+        self.maintenance = Maintenance(self.store, self.desk, self.wakeups, self.journal)
         self.wakeups.on_lanes = self.dispatcher.wake_lanes
         self.presence = Presence(
             self.reads,
@@ -111,9 +121,17 @@ class Engine:
         self.wakeups.on_tokens = self.tokens.changed
         self.wakeups.on_queues = self.dispatcher.wake_queues
         self.wakeups.on_settings = self.dispatcher.sweep_soon
+        # What runs only while figures are exported.
+        self._watching: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Future[object]] = set()
         self._ping: asyncio.Task[bool] | None = None
+        # What was found when it was last asked.
+        self.was_healthy = False
+
+    def observe(self) -> None:
+        """Keeps all figures up to date, for export. To be called before the start."""
+        self._watching = Observation(self).loops()
 
     async def start(self) -> None:
         """Declares the catalog and starts the loops. Raises StoreError."""
@@ -184,10 +202,19 @@ class Engine:
         if self._ping is None:
             self._ping = asyncio.create_task(self.store.ping(), name="ping")
         await asyncio.wait((self._ping,), timeout=_PING_SECONDS)
-        if not self._ping.done():
-            return False
-        ping, self._ping = self._ping, None
-        return ping.exception() is None and ping.result()
+        self.was_healthy = False
+        if self._ping.done():
+            ping, self._ping = self._ping, None
+            self.was_healthy = ping.exception() is None and ping.result()
+        return self.was_healthy
+
+    def waiting(self) -> dict[str, int]:
+        """How many items wait for their transaction, by batch."""
+        return {
+            "enqueue": self.enqueuer.waiting,
+            "enqueue keyed": self.keyed.waiting,
+            **self.desk.waiting(),
+        }
 
     def _loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         return [
@@ -208,6 +235,7 @@ class Engine:
             ("fold statistics", lambda: repeat("fold statistics", self.statistics.fold)),
             *self.desk.loops(),
             *self.maintenance.loops(),
+            *self._watching,
         ]
 
     async def _listen(self) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from workerqueue_server.queue.batcher import Batcher
 from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.errors import QueueError
+from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.store.records import NewTasks, Stored
@@ -99,15 +100,26 @@ class Enqueuer:
     """Gathers tasks and stores them."""
 
     def __init__(
-        self, store: TaskStore, lanes: LaneTable, wakeups: Wakeups, dispatcher: Dispatcher
+        self,
+        store: TaskStore,
+        lanes: LaneTable,
+        wakeups: Wakeups,
+        dispatcher: Dispatcher,
+        journal: Journal,
     ) -> None:
         self._store = store
+        self._journal = journal
         self._dispatcher = dispatcher
         self._lanes = lanes
         self._wakeups = wakeups
         self._batcher = Batcher[NewTask, EnqueueResult](
             "enqueue", self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
         )
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait to be stored."""
+        return self._batcher.waiting
 
     async def run(self) -> None:
         """Stores until cancelled."""
@@ -153,8 +165,9 @@ class Enqueuer:
         batch.specs = [spec.as_json(lane_id) for spec, lane_id in zip(specs, lane_ids, strict=True)]
         stored = await self._store_and_hand_over(batch, lane_ids)
         if not stored.existed and len(places) == len(tasks):
+            self._journal.created(list(specs), batch.spec_nos)
             return [EnqueueResult(stored.stored_at, Outcome.CREATED)] * len(tasks)
-        return [
+        results = [
             EnqueueResult(
                 stored.stored_at,
                 Outcome.EXISTED
@@ -163,3 +176,5 @@ class Enqueuer:
             )
             for place, (task, first) in enumerate(zip(tasks, first_of, strict=True))
         ]
+        self._journal.enqueued(tasks, results)
+        return results

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from workerqueue_server.queue.batcher import Batcher
 from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec
 from workerqueue_server.queue.errors import BatchRefused, KeyBusy, KeyConflict, QueueError
+from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.store.errors import StoreError
@@ -68,9 +69,15 @@ class KeyedEnqueuer:
     """Gathers requests and stores them."""
 
     def __init__(
-        self, store: KeyedStore, lanes: LaneTable, wakeups: Wakeups, care: KeyedCare
+        self,
+        store: KeyedStore,
+        lanes: LaneTable,
+        wakeups: Wakeups,
+        care: KeyedCare,
+        journal: Journal,
     ) -> None:
         self._store = store
+        self._journal = journal
         self._lanes = lanes
         self._wakeups = wakeups
         self._care = care
@@ -78,6 +85,11 @@ class KeyedEnqueuer:
         self._batcher = Batcher[_Item, EnqueueResult | None](
             "enqueue keyed", self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
         )
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait to be stored."""
+        return self._batcher.waiting
 
     async def run(self) -> None:
         """Stores until cancelled."""
@@ -107,19 +119,19 @@ class KeyedEnqueuer:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _flush(self, items: list[_Item]) -> list[EnqueueResult | None]:
+        tasks = [item.task for item in items]
         stored = await self._store.enqueue(
             await keyed_batch(
-                self._lanes,
-                [item.task for item in items],
-                [item.request.strict for item in items],
-                _ends(items),
+                self._lanes, tasks, [item.request.strict for item in items], _ends(items)
             )
         )
-        self.announce(stored)
-        return [result_of(stored, place) for place in range(len(items))]
+        return self.announce(tasks, stored)
 
-    def announce(self, stored: KeyedStored) -> None:
-        """Tells whoever waits that tasks were stored, here or in another transaction."""
+    def announce(self, tasks: Sequence[NewTask], stored: KeyedStored) -> list[EnqueueResult | None]:
+        """Tells whoever waits that tasks were stored, here or in another transaction.
+
+        What became of each; None: an open transaction has its key.
+        """
         self._wakeups.announce(stored.woken)
         self._care.settle_soon(stored.behind)
         self._wakeups.touched(
@@ -127,6 +139,9 @@ class KeyedEnqueuer:
             for task_id, outcome in zip(stored.task_ids, stored.outcomes, strict=True)
             if task_id is not None and outcome == "replaced"
         )
+        results = [result_of(stored, place) for place in range(len(tasks))]
+        self._journal.enqueued(tasks, results)
+        return results
 
 
 async def keyed_batch(

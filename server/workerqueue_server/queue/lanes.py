@@ -23,6 +23,10 @@ class LaneTable:
         """The lane, if known yet."""
         return self._lanes.get(lane_id)
 
+    def queues(self) -> set[str]:
+        """The queues of the lanes known so far."""
+        return {lane.queue for lane in self._lanes.values()}
+
     def learn(self, lane: Lane) -> None:
         """Takes note of a lane."""
         if lane.lane_id in self._lanes:

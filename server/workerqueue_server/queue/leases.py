@@ -7,17 +7,21 @@ answer says is decided by the statement that fences it; the session book only fo
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from workerqueue_server.queue.batcher import Batcher
-from workerqueue_server.queue.sessions import EndReason, Session, SessionBook
+from workerqueue_server.queue.journal import Journal
+from workerqueue_server.queue.sessions import Dropped, EndReason, Holding, Session, SessionBook
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.store.records import LiveLease, Prolongation, Return
 from workerqueue_server.store.tasks import TOKEN_BYTES, TaskStore
 
 _MAX_BATCH = 4_096
 _MAX_WAITING = 200_000
+# What a nack's action makes of the attempt.
+_OUTCOMES = {"fail": "failed", "release": "released", "snooze": "snoozed"}
 
 
 class Finish(NamedTuple):
@@ -37,8 +41,10 @@ class LeaseDesk:
         book: SessionBook,
         wakeups: Wakeups,
         changed: Callable[[Session], None],
+        journal: Journal,
     ) -> None:
         self._store = store
+        self._journal = journal
         self._book = book
         self._wakeups = wakeups
         self._changed = changed
@@ -69,6 +75,15 @@ class LeaseDesk:
             ("held leases", self._presents.run),
         ]
 
+    def waiting(self) -> dict[str, int]:
+        """How many answers of each sort wait to be written."""
+        return {
+            "acks": self._finishes.waiting,
+            "nacks": self._returns.waiting,
+            "heartbeats": self._heartbeats.waiting,
+            "held leases": self._presents.waiting,
+        }
+
     def finish(self, items: Sequence[Finish]) -> asyncio.Future[Sequence[bool]]:
         """Acks; each result tells whether the lease was alive (or finished by this token)."""
         return self._finishes.submit(items)
@@ -91,8 +106,30 @@ class LeaseDesk:
     def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
         """Leases ended without their worker: tell the streams that hold them."""
         reasons = dict(leases)
-        for token, session in self._drop(reasons).items():
+        for token in reasons:
+            # Only who holds the lease counts a cancellation; the rest is counted by who ended it.
+            if reasons[token] == EndReason.CANCELLED and (held := self._book.holding(token)):
+                self._journal.ended("cancelled", {held: 1})
+        for token, session in self._drop(reasons).sessions.items():
             session.sink.cancel(token, EndReason(reasons[token]))
+
+    def expired(self, leases: Iterable[tuple[bytes, EndReason]]) -> list[tuple[bytes, str]]:
+        """This server ended leases by their clocks. Those that it knows nothing of, with outcomes.
+
+        To be told before ``ended``.
+        """
+        unknown: list[tuple[bytes, str]] = []
+        counts: dict[str, Counter[Holding]] = {"timed_out": Counter(), "lost": Counter()}
+        for token, reason in leases:
+            outcome = "timed_out" if reason is EndReason.TIMED_OUT else "lost"
+            holding = self._book.holding(token)
+            if holding is not None:
+                counts[outcome][holding] += 1
+            else:
+                unknown.append((token, outcome))
+        for outcome, known in counts.items():
+            self._journal.ended(outcome, known)
+        return unknown
 
     async def audit(self) -> None:
         """Ends leases that streams hold here but the database no longer knows.
@@ -112,21 +149,22 @@ class LeaseDesk:
         await self._returns.settle()
         self.ended((token, EndReason.LEASE_LOST) for token in tokens)
 
-    def _drop(self, tokens: Iterable[bytes]) -> dict[bytes, Session]:
+    def _drop(self, tokens: Iterable[bytes]) -> Dropped:
         dropped = self._book.drop(tokens)
-        for session in set(dropped.values()):
+        for session in set(dropped.sessions.values()):
             self._changed(session)
             session.sink.wake()
         return dropped
 
-    def _end_locally(self, tokens: Collection[bytes]) -> None:
+    def _end_locally(self, tokens: Collection[bytes]) -> Counter[Holding]:
         """These leases were answered: free their places, wherever their stream is."""
-        dropped = self._drop(tokens)
-        if len(dropped) < len(tokens):
+        sessions, counts = self._drop(tokens)
+        if len(sessions) < len(tokens):
             # Another server's stream may hold them, or nobody does any more.
             self._wakeups.announce_ended(
-                [(token, EndReason.LEASE_LOST) for token in tokens if token not in dropped]
+                [(token, EndReason.LEASE_LOST) for token in tokens if token not in sessions]
             )
+        return counts
 
     async def _flush_finishes(self, items: list[Finish]) -> list[bool]:
         given = [token for token, _ in items]
@@ -138,15 +176,14 @@ class LeaseDesk:
         answered = await self._store.finish(tokens, results)
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(tokens)
-        if not answered.lost:
-            self._end_locally(tokens)
-            return [True] * len(items)
         alive = [True] * len(items)
-        for place in answered.lost:
-            alive[order[place]] = False
-        self._end_locally(
-            [token for place, token in enumerate(tokens) if place not in answered.lost]
-        )
+        if answered.lost:
+            for place in answered.lost:
+                alive[order[place]] = False
+            tokens = [token for place, token in enumerate(tokens) if place not in answered.lost]
+            self._journal.stale("ack", len(answered.lost))
+        counts = self._end_locally(tokens)
+        self._journal.ended("succeeded", counts, len(tokens) - counts.total())
         return alive
 
     async def _flush_returns(self, items: list[Return]) -> list[bool]:
@@ -157,7 +194,11 @@ class LeaseDesk:
         ordered = [first[token] for token in sorted(first)]
         answered = await self._store.take_back(ordered)
         lost = {ordered[place].token for place in answered.lost}
-        self._end_locally([token for token in first if token not in lost])
+        for action, outcome in _OUTCOMES.items():
+            tokens = [t for t, item in first.items() if item.action == action and t not in lost]
+            counts = self._end_locally(tokens)
+            self._journal.ended(outcome, counts, len(tokens) - counts.total())
+        self._journal.stale("nack", len(lost))
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(first)
         return [item.token not in lost for item in items]
@@ -174,6 +215,7 @@ class LeaseDesk:
         ends = await self._store.prolong([merged[token] for token in sorted(merged)])
         lost = [token for token in merged if token not in ends]
         if lost:
+            self._journal.stale("heartbeat", len(lost))
             await self._gone(lost)
         self._wakeups.touched(token for token, news in merged.items() if news.progress is not None)
         return [ends.get(item.token) for item in items]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from workerqueue_server.queue.duties import repeat
+from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.sessions import EndReason
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.store.tasks import TaskStore
+from workerqueue_server.telemetry.instruments import UNKNOWN
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +32,11 @@ _AUDIT_SECONDS = 5.0
 class Maintenance:
     """The duties and their loops."""
 
-    def __init__(self, store: TaskStore, desk: LeaseDesk, wakeups: Wakeups) -> None:
+    def __init__(
+        self, store: TaskStore, desk: LeaseDesk, wakeups: Wakeups, journal: Journal
+    ) -> None:
         self._store = store
+        self._journal = journal
         self._desk = desk
         self._wakeups = wakeups
         self._due = asyncio.Event()
@@ -54,16 +59,25 @@ class Maintenance:
         expired = await self._store.expire_leases(_BATCH)
         if expired is None:
             return _EXPIRY_SECONDS
-        self._wakeups.announce_ended(
-            [
-                (token, EndReason.TIMED_OUT if timed_out else EndReason.LEASE_LOST)
-                for token, timed_out in zip(expired.tokens, expired.timed_out, strict=True)
-            ]
-        )
+        ended = [
+            (token, EndReason.TIMED_OUT if timed_out else EndReason.LEASE_LOST)
+            for token, timed_out in zip(expired.tokens, expired.timed_out, strict=True)
+        ]
+        unknown = self._desk.expired(ended)
+        self._wakeups.announce_ended(ended)
         self._wakeups.announce(expired.woken)
         if expired.tokens:
             _log.info("ended %d leases whose clock had passed", len(expired.tokens))
+        if unknown:
+            await self._note_unknown(unknown)
         return 0
+
+    async def _note_unknown(self, ended: Sequence[tuple[bytes, str]]) -> None:
+        """Leases of another server's workers ended here: which queues they are of, is looked up."""
+        lanes = await self._store.queues_of([token[:16] for token, _ in ended])
+        for token, outcome in ended:
+            queue, kind = lanes.get(token[:16], (UNKNOWN, UNKNOWN))
+            self._journal.ended_elsewhere(outcome, queue, kind)
 
     async def _promote(self) -> float:
         self._due.clear()

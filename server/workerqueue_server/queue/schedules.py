@@ -140,7 +140,7 @@ class Schedules:
                         )
                     ]
                 )
-        self.keyed.announce(stored)
+        self.keyed.announce([task], stored)
         return task, result
 
     async def reconcile(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from workerqueue_server.queue.access import ANYBODY, Principal
 from workerqueue_server.store.records import Grant, Lane
+
+# Leases of streams that are gone of which queue, kind and time of grant are remembered.
+_MAX_LEFT = 20_000
 
 
 class EndReason(IntEnum):
@@ -33,6 +36,18 @@ class Sink(Protocol):
 
     def wake(self) -> None:
         """Something about the session changed that the stream may wait for."""
+
+
+class Holding:
+    """What leases share that one grant gave to one stream; compared by identity."""
+
+    __slots__ = ("granted_at", "kind", "queue")
+
+    def __init__(self, queue: str, kind: str = "", granted_at: float | None = None) -> None:
+        self.queue = queue
+        self.kind = kind
+        # By the monotonic clock; None: it was granted elsewhere, or before a restart.
+        self.granted_at = granted_at
 
 
 class Session:
@@ -62,8 +77,8 @@ class Session:
         self.draining = False
         # An operator drains the worker: its streams get no tasks, new ones neither.
         self.suspended = False
-        # Tokens of the leases this stream holds, each with its queue.
-        self.held: dict[bytes, str] = {}
+        # Tokens of the leases this stream holds.
+        self.held: dict[bytes, Holding] = {}
 
     @property
     def demand(self) -> int:
@@ -79,12 +94,27 @@ class Session:
         )
 
 
+class Dropped(NamedTuple):
+    """Leases that ended.
+
+    Attributes:
+        sessions: By token, the streams that held one here.
+        counts: How many leases of each grant ended, for figures.
+    """
+
+    sessions: dict[bytes, Session]
+    counts: Counter[Holding]
+
+
 class SessionBook:
     """All streams of this server and the leases they hold.
 
     Invariant: a token is in ``_by_token`` exactly if it is in the ``held`` of the session it maps
     to, and ``_worker_held`` counts those tokens by worker and queue. The book is this server's
     view, for windows and planning; what is true about leases and limits the database decides.
+
+    Leases whose stream is gone may still be answered, by unary calls or after a reconnect: what
+    figures need of them is remembered for the last ones.
     """
 
     def __init__(self) -> None:
@@ -93,6 +123,7 @@ class SessionBook:
         self.drained: frozenset[str] = frozenset()
         self._by_token: dict[bytes, Session] = {}
         self._worker_held: Counter[tuple[str, str]] = Counter()
+        self._left: dict[bytes, Holding] = {}
 
     def add(self, session: Session) -> None:
         """A stream subscribed."""
@@ -102,37 +133,58 @@ class SessionBook:
     def remove(self, session: Session) -> None:
         """A stream is gone. Its leases go on in the database."""
         self.sessions.pop(session.session_id, None)
-        self.drop(list(session.held))
+        left = session.held.copy()
+        self.drop(list(left))
+        self._left.update(left)
+        while len(self._left) > _MAX_LEFT:
+            del self._left[next(iter(self._left))]
 
-    def hold(self, session: Session, tokens: Sequence[bytes], queue: str) -> None:
+    def hold(self, session: Session, tokens: Sequence[bytes], holding: Holding) -> None:
         """The stream holds leases of a queue; those that another stream held move over."""
         by_token = self._by_token
         moved = [token for token in tokens if token in by_token]
         if moved:
             self.drop(moved)
-        session.held.update(dict.fromkeys(tokens, queue))
+        session.held.update(dict.fromkeys(tokens, holding))
         by_token.update(dict.fromkeys(tokens, session))
-        self._worker_held[session.worker_id, queue] += len(tokens)
+        self._worker_held[session.worker_id, holding.queue] += len(tokens)
 
-    def drop(self, tokens: Iterable[bytes]) -> dict[bytes, Session]:
-        """The leases ended. Those that were held here, with their sessions."""
+    def resume(self, session: Session, token: bytes, lane: Lane | None) -> None:
+        """The stream holds a lease that another stream, here or elsewhere, was granted."""
+        holding = self.holding(token)
+        if holding is None:
+            holding = Holding(lane.queue, lane.kind) if lane is not None else Holding("")
+        self._left.pop(token, None)
+        self.hold(session, [token], holding)
+
+    def drop(self, tokens: Iterable[bytes]) -> Dropped:
+        """The leases ended."""
         dropped: dict[bytes, Session] = {}
-        freed: Counter[tuple[Session, str]] = Counter()
+        freed: Counter[tuple[Session, Holding]] = Counter()
+        counts: Counter[Holding] = Counter()
         for token in tokens:
             session = self._by_token.pop(token, None)
             if session is not None:
                 dropped[token] = session
                 freed[session, session.held.pop(token)] += 1
-        for (session, queue), count in freed.items():
-            key = (session.worker_id, queue)
+            elif token in self._left:
+                counts[self._left.pop(token)] += 1
+        for (session, holding), count in freed.items():
+            counts[holding] += count
+            key = (session.worker_id, holding.queue)
             self._worker_held[key] -= count
             if not self._worker_held[key]:
                 del self._worker_held[key]
-        return dropped
+        return Dropped(dropped, counts)
 
     def holder(self, token: bytes) -> Session | None:
         """The session that holds the lease."""
         return self._by_token.get(token)
+
+    def holding(self, token: bytes) -> Holding | None:
+        """What is known of a lease that a stream holds, or held when it went away."""
+        session = self._by_token.get(token)
+        return session.held[token] if session is not None else self._left.get(token)
 
     def held_by_worker(self, worker_id: str, queue: str) -> int:
         """How many leases of the queue the worker's streams hold here."""

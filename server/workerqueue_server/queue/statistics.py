@@ -42,6 +42,17 @@ class Statistics:
 
     async def figures(self, queues: Sequence[str]) -> dict[str, QueueFigures]:
         """The figures of these queues."""
+        found = await self.depths(queues)
+        if not found:
+            return found
+        for row in await self._reads.fetch("count_moves", {"queues": list(queues)}):
+            figures = found[row["queue"]]
+            figures.last_minute[row["move"]] = row["last_minute"]
+            figures.last_hour[row["move"]] = row["last_hour"]
+        return found
+
+    async def depths(self, queues: Sequence[str]) -> dict[str, QueueFigures]:
+        """The figures of these queues without the moves."""
         found = {queue: QueueFigures() for queue in queues}
         if not found:
             return found
@@ -50,10 +61,6 @@ class Statistics:
             figures, kind, state = found[row["queue"]], row["kind"], row["state"]
             figures.states[state] += row["n"]
             figures.kinds.setdefault(kind, {})[state] = row["n"]
-        for row in await self._reads.fetch("count_moves", parameters):
-            figures = found[row["queue"]]
-            figures.last_minute[row["move"]] = row["last_minute"]
-            figures.last_hour[row["move"]] = row["last_hour"]
         for row in await self._reads.fetch("oldest_available", parameters):
             found[row["queue"]].oldest_available_ms = max(0, row["age_ms"])
         return found

@@ -159,7 +159,7 @@ class Ticker:
             advances, busy = _advances(plans, stored)
             await transaction.advance(advances)
         if stored is not None:
-            self._keyed.announce(stored)
+            self._keyed.announce(tasks, stored)
         return _BUSY_SECONDS if busy else 0
 
     async def _plan(

@@ -96,6 +96,15 @@ class ReadStore:
         rows = await self.fetch(name, {"ids": binary.UuidArray(task_ids)})
         return {row["id"].bytes: row for row in rows}
 
+    async def waits(self, task_ids: Sequence[bytes]) -> dict[bytes, float]:
+        """How many seconds passed from when each task could have run to its last lease."""
+        rows = await self.fetch("task_waits", {"ids": binary.UuidArray(task_ids)})
+        return {row["id"].bytes: row["seconds"] for row in rows}
+
+    def pool_figures(self) -> Mapping[str, int]:
+        """The pool's own figures; see psycopg_pool's `get_stats`."""
+        return self._pool.get_stats()
+
     async def snapshots(self, task_ids: Sequence[bytes]) -> dict[bytes, TaskSnapshot]:
         """The tasks of these ids that exist, with their attempts."""
         tasks = await self.tasks(task_ids)

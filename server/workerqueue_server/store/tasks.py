@@ -199,6 +199,11 @@ class TaskStore:
         tokens, timed_out, lanes, positions, freed, due_in_ms = rows[0]
         return Expired(tokens, timed_out, woken(lanes, positions, freed, due_in_ms))
 
+    async def queues_of(self, task_ids: Sequence[bytes]) -> dict[bytes, tuple[str, str]]:
+        """Queue and kind of the tasks that exist."""
+        rows = await self._care.fetch("queues_of_tasks", {"ids": UuidArray(task_ids)})
+        return {row[0].bytes: (row[1], row[2]) for row in rows}
+
     async def promote_due(self, limit: int) -> tuple[int, Woken]:
         """Makes due tasks available; how many, and when the next one is due."""
         promoted, lanes, positions, wait_ms = (

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from workerqueue_server.queue.planning import Planner, Request
-from workerqueue_server.queue.sessions import EndReason, Session, SessionBook
+from workerqueue_server.queue.sessions import EndReason, Holding, Session, SessionBook
 from workerqueue_server.store.records import Grant, Lane, QueueLimits
 
 
@@ -53,7 +53,7 @@ class Table:
     def hold(self, session: Session, queue: str, count: int) -> None:
         start = len(session.held)
         tokens = [f"{session.session_id}-{n}".encode() for n in range(start, start + count)]
-        self.book.hold(session, tokens, queue)
+        self.book.hold(session, tokens, Holding(queue))
 
     def settle(self, requests: list[Request], count: int = 0) -> None:
         for request in requests:
