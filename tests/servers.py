@@ -21,8 +21,10 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-_START_SECONDS = 60.0
-_STOP_SECONDS = 30.0
+from tests.ports import unused_port
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _SHOWN_LOG_LINES = 80
 
@@ -58,7 +60,7 @@ class ServerProcess:
             *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = unused_port()
         # Lines that a test provokes on purpose and that are no fault.
         self.tolerated = ""
 

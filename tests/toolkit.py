@@ -22,7 +22,7 @@ from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import lease_pb2, task_pb2, worker_queue_pb2
 from workerqueue.v1.worker_queue_pb2_grpc import WorkerQueueStub
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 ACK = lease_pb2.LEASE_OPERATION_ACK
 NACK = lease_pb2.LEASE_OPERATION_NACK

@@ -92,7 +92,7 @@ class Scene:
             done = await self.sql.value("select count(*)::integer from workerqueue.history")
             return bool(done >= share * TASKS)
 
-        await eventually(far_enough, f"{share:.0%} of the tasks are done", 90)
+        await eventually(far_enough, f"{share:.0%} of the tasks are done", 180)
 
     async def check(self) -> None:
         """What must hold whatever happened."""
@@ -115,12 +115,13 @@ async def play(
     trouble: Callable[[Scene], Awaitable[None]],
     *,
     max_attempts: int = 10,
+    lease_seconds: float = 60.0,
 ) -> Scene:
     with servers(database.dsn, 2) as group, Fleet(folder) as fleet:
         async with await AsyncConnection.connect(database.dsn, autocommit=True) as connection:
             scene = Scene(group, fleet, Inspector(connection))
             await scene.sql.limit_queue(NARROW, total=LIMIT, per_worker=None)
-            fleet.start(scene.addresses, [WIDE, NARROW], count=4)
+            fleet.start(scene.addresses, [WIDE, NARROW], count=4, lease_seconds=lease_seconds)
             watching = asyncio.create_task(scene.watch_limit())
             try:
                 await asyncio.gather(scene.produce(max_attempts), trouble(scene))
@@ -154,9 +155,10 @@ async def test_a_killed_worker_and_a_killed_server_lose_nothing(
         await scene.progress(0.6)
         # A replacement joins while the work goes on.
         scene.servers[0].start()
-        scene.fleet.start(scene.addresses, [WIDE, NARROW])
+        scene.fleet.start(scene.addresses, [WIDE, NARROW], lease_seconds=10)
 
-    scene = await play(database, tmp_path, kill)
+    # Long enough for a worker on a busy machine, short enough to wait for those of the killed one.
+    scene = await play(database, tmp_path, kill, lease_seconds=10)
     # What a worker was told to be finished by it, no other worker began later.
     finished_at = {event.task: event.at for event in scene.fleet.events("acked")}
     again = [e for e in scene.fleet.events("start") if e.at > finished_at.get(e.task, e.at)]

@@ -117,7 +117,7 @@ async def settle(group: list[ServerProcess], sql: Inspector) -> None:
     async def caught_up() -> bool:
         return bool(await sql.value("select min(next_tick) from workerqueue.schedules") > stopped)
 
-    await eventually(caught_up, "all ticks are dealt with", limit=60)
+    await eventually(caught_up, "all ticks are dealt with", limit=120)
     await sql.rows("update workerqueue.schedules set paused = true")
     for server in group:
         await asyncio.to_thread(server.wait_until_serving)

@@ -156,7 +156,7 @@ async def test_a_snoozed_task_comes_back_uncharged(api: Api, queue: str, sql: In
 async def test_a_lease_without_heartbeat_is_lost_within_a_second_of_its_clock(
     api: Api, queue: str, sql: Inspector
 ) -> None:
-    task = await api.enqueue(queue=queue, lease_duration=seconds(1), retry=AT_ONCE)
+    task = await api.enqueue(queue=queue, lease_duration=seconds(3), retry=AT_ONCE)
     async with api.worker(queue) as worker:
         first = await worker.task()
         reason = await worker.cancellation(first.lease_token)
@@ -171,27 +171,27 @@ async def test_a_lease_without_heartbeat_is_lost_within_a_second_of_its_clock(
     (attempt,) = await sql.attempts(task.task_id)
     assert attempt["outcome"] == "lost"
     ran = (attempt["finished_at"] - attempt["started_at"]).total_seconds()
-    assert 1.0 <= ran <= 1.0 + SLACK_SECONDS
+    assert 3.0 <= ran <= 3.0 + SLACK_SECONDS
 
 
 async def test_heartbeats_keep_a_lease_alive(api: Api, queue: str, sql: Inspector) -> None:
-    task = await api.enqueue(queue=queue, lease_duration=seconds(1))
+    task = await api.enqueue(queue=queue, lease_duration=seconds(3))
     async with api.worker(queue) as worker:
         leased = await worker.task()
         token = leased.lease_token
 
-        async def beaten_for_three_lease_durations() -> bool:
+        async def beaten_for_two_lease_durations() -> bool:
             await worker.send(heartbeats=[lease_pb2.HeartbeatRequest(lease_token=token)])
             assert await worker.result(token, lease_pb2.LEASE_OPERATION_HEARTBEAT) is None
             return bool(
                 await sql.value(
-                    "select clock_timestamp() > started_at + interval '3 seconds'"
+                    "select clock_timestamp() > started_at + interval '6 seconds'"
                     "  from workerqueue.tasks where id = %s",
                     task.task_id,
                 )
             )
 
-        await eventually(beaten_for_three_lease_durations, "three lease durations pass")
+        await eventually(beaten_for_two_lease_durations, "two lease durations pass")
         assert worker.cancellations == []
         await worker.acked(token)
     assert (await sql.task(task.task_id))["attempt"] == 1
@@ -201,7 +201,7 @@ async def test_the_attempt_timeout_ends_an_attempt_whatever_its_heartbeats_say(
     api: Api, queue: str, sql: Inspector
 ) -> None:
     task = await api.enqueue(
-        queue=queue, timeout=seconds(1.5), lease_duration=seconds(1), max_attempts=1
+        queue=queue, timeout=seconds(4), lease_duration=seconds(3), max_attempts=1
     )
     async with api.worker(queue) as worker:
         token = (await worker.task()).lease_token
@@ -217,7 +217,7 @@ async def test_the_attempt_timeout_ends_an_attempt_whatever_its_heartbeats_say(
     assert attempt["outcome"] == "timed_out"
     assert attempt["error"]["type"] == "AttemptTimedOut"
     ran = (attempt["finished_at"] - attempt["started_at"]).total_seconds()
-    assert 1.5 <= ran <= 1.5 + SLACK_SECONDS
+    assert 4.0 <= ran <= 4.0 + SLACK_SECONDS
 
 
 async def test_a_timed_out_worker_is_told_so(api: Api, queue: str) -> None:
@@ -281,7 +281,7 @@ async def test_leases_that_live_do_not_hide_those_that_ended(
 
 
 async def test_the_checkpoint_survives_a_lost_lease(api: Api, queue: str) -> None:
-    await api.enqueue(queue=queue, lease_duration=seconds(1), retry=AT_ONCE)
+    await api.enqueue(queue=queue, lease_duration=seconds(3), retry=AT_ONCE)
     checkpoint = packed(tasks_pb2.RunFinished(id="half-way"))
     async with api.worker(queue) as worker:
         first = await worker.task()

@@ -168,7 +168,7 @@ async def test_whatever_ends_the_holder_the_next_runs_at_once(
                 queue=queue,
                 concurrency_key=key,
                 max_attempts=1,
-                lease_duration=seconds(1),
+                lease_duration=seconds(1 if end == "lost" else 60),
                 timeout=seconds(1 if end == "timeout" else 60),
             ),
             request(queue=queue, concurrency_key=key),

@@ -58,7 +58,7 @@ class System(NamedTuple):
     def send(self, made: worker_queue_pb2.EnqueueRequest) -> tuple[str, str]:
         """Outcome and task id; `conflict` for a refusal."""
         try:
-            answer = self.stub.Enqueue(made, timeout=20)
+            answer = self.stub.Enqueue(made, timeout=60)
         except grpc.RpcError as error:
             refused = refusal(error)
             if refused.reason != "KEY_CONFLICT":
@@ -69,7 +69,7 @@ class System(NamedTuple):
     def batch(self, made: list[worker_queue_pb2.EnqueueRequest]) -> list[tuple[str, str]]:
         """The same for each item of a batch."""
         answer = self.stub.EnqueueBatch(
-            worker_queue_pb2.EnqueueBatchRequest(tasks=made), timeout=20
+            worker_queue_pb2.EnqueueBatchRequest(tasks=made), timeout=60
         )
         return [
             ("conflict", refusal(result.error).metadata["task_id"])
@@ -81,12 +81,12 @@ class System(NamedTuple):
     def lease(self, queue: str, count: int) -> list[lease_pb2.LeasedTask]:
         """What is available right now, up to so many."""
         subscribe = lease_pb2.Subscribe(worker_id="w", queues=[queue], max_in_flight=count)
-        frames = self.stub.Lease(iter([lease_pb2.LeaseRequest(subscribe=subscribe)]), timeout=20)
+        frames = self.stub.Lease(iter([lease_pb2.LeaseRequest(subscribe=subscribe)]), timeout=60)
         return [task for frame in frames for task in frame.tasks]
 
     def nack(self, token: bytes, **action: Any) -> None:
         """Fails, releases or snoozes."""
-        self.stub.Nack(lease_pb2.NackRequest(lease_token=token, **action), timeout=20)
+        self.stub.Nack(lease_pb2.NackRequest(lease_token=token, **action), timeout=60)
 
     def live(self, queue: str) -> dict[str, tuple[str, str]]:
         """State and payload of the queue's live tasks."""
@@ -278,7 +278,7 @@ class JobKeys(RuleBasedStateMachine):
         leased = [job for job in self.model.jobs.values() if job.state == "leased"]
         job = data.draw(st.sampled_from(leased))
         if how == "ack":
-            self.system.stub.Ack(lease_pb2.AckRequest(lease_token=job.token), timeout=20)
+            self.system.stub.Ack(lease_pb2.AckRequest(lease_token=job.token), timeout=60)
         else:
             action: dict[str, Any] = {
                 "fail": {"fail": lease_pb2.Fail(retry_after=LATER)},
@@ -412,7 +412,7 @@ class Uniqueness(RuleBasedStateMachine):
     def end(self, data: st.DataObject, how: str) -> None:
         task = data.draw(st.sampled_from([t for t in self.tasks if t.state == "leased"]))
         if how == "succeeded":
-            self.system.stub.Ack(lease_pb2.AckRequest(lease_token=task.token), timeout=20)
+            self.system.stub.Ack(lease_pb2.AckRequest(lease_token=task.token), timeout=60)
         elif how == "dead":
             self.system.nack(task.token, fail=lease_pb2.Fail(permanent=True))
         elif how == "retrying":

@@ -41,7 +41,7 @@ class Both(NamedTuple):
     def by_rpc(self, made: worker_queue_pb2.EnqueueRequest) -> dict[str, Any] | str:
         """The stored row, or why there is none."""
         try:
-            answer = self.stub.Enqueue(made, timeout=20)
+            answer = self.stub.Enqueue(made, timeout=60)
         except grpc.RpcError as error:
             if refusal(error).code != grpc.StatusCode.INVALID_ARGUMENT:
                 raise

@@ -42,7 +42,7 @@ async def sql_of(cluster: PostgresCluster) -> Inspector:
 async def health_becomes(api: Api, status: int) -> None:
     """Follows the health service's Watch, as load balancers do."""
     stub: Any = health_pb2_grpc.HealthStub(api.channel)
-    async for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=30):
+    async for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=120):
         if answer.status == status:
             return
     raise AssertionError("the watch ended")
@@ -137,7 +137,7 @@ async def test_due_tasks_and_lost_leases_wait_for_the_database_and_no_longer(
         own_postgres.stop("fast")
         await health_becomes(api, _NOT_SERVING)
         own_postgres.start()
-        got = await worker.tasks(2, limit=30)
+        got = await worker.tasks(2)
         assert {(task.task_id, task.attempt) for task in got} == {
             (lost.task_id, 2),
             (due.task_id, 1),

@@ -60,7 +60,7 @@ def run(folder: Path, line: str, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     ).stdout
 
@@ -84,7 +84,7 @@ def test_the_page_shows_what_happens(folder: Path, acme_database: Database) -> N
             )
             assert matches(printed, command.output), f"{command.line}\n{printed}"
         worker.terminate()
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=120)
     assert "order 42: 2 lines to ada@example.com\n" in output
     assert "`order 42: 2 lines to ada@example.com`" in PAGE
     printed = run(folder, starting.line)
@@ -182,7 +182,7 @@ def test_a_kind_unknown_to_one_server_waits_for_another(
             )
             assert "available" in shown
             idle.terminate()
-            idle.communicate(timeout=30)
+            idle.communicate(timeout=120)
         with (
             ServerProcess(
                 acme_database.dsn, arguments=["--descriptors", str(folder / "jobs.binpb")]
@@ -195,5 +195,5 @@ def test_a_kind_unknown_to_one_server_waits_for_another(
                 WORKERQUEUE_ADDRESS=again.address,
             )
             worker.terminate()
-            worker.communicate(timeout=30)
+            worker.communicate(timeout=120)
         assert "succeeded" in done.lower()

@@ -42,22 +42,22 @@ async def test_a_result_is_what_the_worker_returned(
     client: AsyncClient, api: Api, queue: str
 ) -> None:
     handle = await client.enqueue(run(), queue=queue)
-    waiting = asyncio.create_task(handle.result(timeout=20))
+    waiting = asyncio.create_task(handle.result(timeout=60))
     (lease,) = await api.take(queue)
     await api.ack(lease.lease_token, tasks_pb2.StartRun(id="next"))
     assert await waiting == tasks_pb2.StartRun(id="next")
     # Once more, after the end, and with its class.
-    typed = await handle.result(timeout=20, message_class=tasks_pb2.StartRun)
+    typed = await handle.result(timeout=60, message_class=tasks_pb2.StartRun)
     assert typed.id == "next"
     with pytest.raises(TypeError, match=r"is a workerqueue\.tasks\.v1\.StartRun, not"):
-        await handle.result(timeout=20, message_class=tasks_pb2.RunFinished)
+        await handle.result(timeout=60, message_class=tasks_pb2.RunFinished)
 
 
 async def test_no_result_is_none(client: AsyncClient, api: Api, queue: str) -> None:
     handle = await client.enqueue(run(), queue=queue)
     (lease,) = await api.take(queue)
     await api.ack(lease.lease_token)
-    assert await handle.result(timeout=20) is None
+    assert await handle.result(timeout=60) is None
 
 
 async def test_a_dead_task_raises_its_last_error(client: AsyncClient, api: Api, queue: str) -> None:
@@ -66,7 +66,7 @@ async def test_a_dead_task_raises_its_last_error(client: AsyncClient, api: Api, 
     error = task_pb2.TaskError(type="Broken", message="no luck", trace="line 1")
     await api.fail(lease.lease_token, error=error, permanent=True)
     with pytest.raises(TaskFailedError, match=r"is dead: Broken: no luck") as caught:
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
     assert (caught.value.state, caught.value.error_type) == ("dead", "Broken")
     assert (caught.value.message, caught.value.trace) == ("no luck", "line 1")
     assert caught.value.task.task_id == handle.task_id
@@ -79,7 +79,7 @@ async def test_waiting_has_an_end(client: AsyncClient, queue: str) -> None:
     with pytest.raises(TimeoutError):
         await handle.result(timeout=0)
     with pytest.raises(TaskNotFoundError):
-        await client.wait("01890000-0000-7000-8000-000000000000", timeout=20)
+        await client.wait("01890000-0000-7000-8000-000000000000", timeout=60)
 
 
 async def test_the_sync_client_waits_too(server: ServerProcess, api: Api, queue: str) -> None:
@@ -87,7 +87,7 @@ async def test_the_sync_client_waits_too(server: ServerProcess, api: Api, queue:
         handle = await asyncio.to_thread(client.enqueue, run(), queue=queue)
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(handle.result, timeout=0.1)
-        waiting = asyncio.create_task(asyncio.to_thread(handle.result, timeout=20))
+        waiting = asyncio.create_task(asyncio.to_thread(handle.result, timeout=60))
         (lease,) = await api.take(queue)
         await api.ack(lease.lease_token, tasks_pb2.StartRun(id="next"))
         assert await waiting == tasks_pb2.StartRun(id="next")
@@ -105,7 +105,7 @@ async def test_the_server_that_watches_need_not_take_the_ack(
 ) -> None:
     async with AsyncClient(pair[0].address) as client, connected(pair[1].address) as other:
         handle = await client.enqueue(run(), queue=queue)
-        waiting = asyncio.create_task(handle.result(timeout=20))
+        waiting = asyncio.create_task(handle.result(timeout=60))
         (lease,) = await other.take(queue)
         await other.ack(lease.lease_token, tasks_pb2.StartRun(id="next"))
         assert await waiting == tasks_pb2.StartRun(id="next")
@@ -118,7 +118,7 @@ async def test_a_wait_survives_the_servers_restart(
     with ServerProcess(server_database.dsn, name="restarted") as restarted:
         async with AsyncClient(restarted.address) as client:
             handle = await client.enqueue(run(), queue=queue)
-            waiting = asyncio.create_task(handle.result(timeout=40))
+            waiting = asyncio.create_task(handle.result(timeout=60))
             (lease,) = await api.take(queue)
             restarted.kill()
             await api.ack(lease.lease_token, tasks_pb2.StartRun(id="next"))

@@ -47,7 +47,7 @@ def test_the_tour_shows_every_kind() -> None:
 def test_it_runs_twice_on_one_folder(tmp_path: Path) -> None:
     for _ in range(2):
         tour = _start(tmp_path)
-        said, _ = tour.communicate(timeout=120)
+        said, _ = tour.communicate(timeout=240)
 
         assert tour.returncode == 0, said
         assert "All 27 tasks ended as they must" in said
@@ -67,7 +67,7 @@ def test_ctrl_c_stops_everything_it_started(tmp_path: Path) -> None:
     assert line, "".join(heard)
     started = psutil.Process(tour.pid).children(recursive=True)
     tour.send_signal(signal.SIGINT)
-    said, _ = tour.communicate(timeout=60)
+    said, _ = tour.communicate(timeout=120)
 
     assert tour.returncode == 130, said
     # A server and two workers, and what they started.
@@ -80,7 +80,7 @@ def test_ctrl_c_stops_everything_it_started(tmp_path: Path) -> None:
 def test_a_server_that_cannot_start_is_a_clear_failure(tmp_path: Path) -> None:
     (tmp_path / "postgres").write_text("no folder")
     tour = _start(tmp_path)
-    said, _ = tour.communicate(timeout=60)
+    said, _ = tour.communicate(timeout=120)
 
     assert tour.returncode == 1
     assert "the server did not start" in said

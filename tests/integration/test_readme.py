@@ -90,11 +90,11 @@ def test_producer_and_worker_do_what_they_say(server: ServerProcess, tmp_path: P
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=30,
+                timeout=120,
             )
             assert _end_of(server, produced.stdout.strip()).state == TASK_STATE_SUCCEEDED
             worker.send_signal(signal.SIGTERM)
-            printed, _ = worker.communicate(timeout=30)
+            printed, _ = worker.communicate(timeout=120)
         finally:
             worker.kill()
 

@@ -21,7 +21,7 @@ from workerqueue_server.store.partitions import PartitionStore
 
 # A stall is told from a slow machine by this. The lock on history that a careless drop or create
 # would wait for is held in these tests for as long as they run, and then for ever.
-STALL_SECONDS = 3.0
+STALL_SECONDS = 10.0
 
 
 class Flow:

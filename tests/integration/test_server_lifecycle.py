@@ -187,7 +187,7 @@ class TestHealthAndReflection:
         channel: Any = api.channel
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         asked = reflection_pb2.ServerReflectionRequest(**question)  # type: ignore[arg-type]
-        call = stub.ServerReflectionInfo(iter([asked]), timeout=10)
+        call = stub.ServerReflectionInfo(iter([asked]), timeout=60)
         answers = [answer async for answer in call]
         return answers[0]
 
@@ -271,7 +271,7 @@ class TestProcesses:
                 assert {task.task_id for task in await api.take("q")} == set(ids)
             children = server.children()
             assert server.stop() == 0
-            _, alive = psutil.wait_procs(children, timeout=10)
+            _, alive = psutil.wait_procs(children, timeout=60)
             assert alive == []
 
     async def test_a_child_that_dies_takes_the_whole_down(self, database: Database) -> None:
@@ -281,7 +281,7 @@ class TestProcesses:
             victim = next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
             victim.kill()
             assert await asyncio.to_thread(server.wait) == 1
-            _, alive = psutil.wait_procs(children, timeout=10)
+            _, alive = psutil.wait_procs(children, timeout=60)
             assert alive == []
 
 
@@ -297,7 +297,7 @@ class TestEmbedded:
                 (leased,) = await api.take("q", 1)
                 await api.ack(leased.lease_token)
             assert server.stop() == 0
-            _, alive = psutil.wait_procs(databases, timeout=10)
+            _, alive = psutil.wait_procs(databases, timeout=60)
             assert alive == []
         with ServerProcess(data_dir=folder) as server:
             async with connected(server.address) as api:
@@ -320,7 +320,7 @@ class TestEmbedded:
                 assert [t.task_id for t in await api.take("q")] == [task.task_id]
             databases += _postgres_in(folder)
             assert server.stop() == 0
-        _, alive = psutil.wait_procs(databases, timeout=10)
+        _, alive = psutil.wait_procs(databases, timeout=60)
         assert alive == []
 
     async def test_a_second_process_joins_the_running_database(self, tmp_path: Path) -> None:

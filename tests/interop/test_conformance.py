@@ -14,6 +14,9 @@ from tests.interop.builds import HERE, LANGUAGES, Language
 from tests.interop.shell_clients import grpcurl
 from tests.postgres import Database
 
+# A build from nothing, and the kit.
+pytestmark = pytest.mark.timeout(850)
+
 _KIT_SECONDS = 420
 _PYTHON = HERE / "python"
 

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.integration.admin.toolkit import Admin
 from tests.servers import ServerProcess
-from tests.toolkit import Api
+from tests.toolkit import Api, eventually
 from workerqueue.tasks.v1 import tasks_pb2
+from workerqueue.v1 import worker_admin_pb2
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -65,7 +67,7 @@ def test_the_page_has_all_promised_recipes() -> None:
 
 @pytest.mark.parametrize("with_stand_in", [True, False], ids=["buf", "grpcurl"])
 async def test_every_command_works(
-    api: Api, server: ServerProcess, tmp_path: Path, with_stand_in: bool
+    api: Api, admin: Admin, server: ServerProcess, tmp_path: Path, with_stand_in: bool
 ) -> None:
     path = os.environ["PATH"]
     if with_stand_in:
@@ -91,8 +93,12 @@ async def test_every_command_works(
             "TASK": task.task_id,
             "WORKER": "worker-1",
         }
-        # The worker is listed when its server has next told the others.
-        await asyncio.sleep(1.5)
+
+        async def listed() -> bool:
+            page = await admin.stub.ListWorkers(worker_admin_pb2.ListWorkersRequest())
+            return any(worker.worker_id == "worker-1" for worker in page.workers)
+
+        await eventually(listed, "the server has told of its worker")
         for command in commands():
             done = await asyncio.to_thread(
                 subprocess.run,

@@ -82,7 +82,7 @@ async def test_a_result_through_another_server_comes_at_once(
 async def test_many_watch_one_task_and_one_watches_many(api: Api, admin: Admin, queue: str) -> None:
     tasks = await api.ids([request(queue=queue) for _ in range(50)])
     calls = [
-        admin.stub.WatchTask(task_admin_pb2.WatchTaskRequest(task_id=task_id), timeout=30)
+        admin.stub.WatchTask(task_admin_pb2.WatchTaskRequest(task_id=task_id), timeout=60)
         for task_id in (*tasks, *tasks[:1] * 20)
     ]
 

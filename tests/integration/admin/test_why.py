@@ -22,7 +22,7 @@ async def told(admin: Admin, task_id: str, reason: task_admin_pb2.WaitReason) ->
 
     try:
         answer: WhyTaskResponse = await eventually(
-            probe, f"reason {task_admin_pb2.WaitReason.Name(reason)}", limit=5
+            probe, f"reason {task_admin_pb2.WaitReason.Name(reason)}"
         )
     except AssertionError:
         raise AssertionError(await admin.why(task_id)) from None

@@ -89,7 +89,7 @@ async def test_a_dead_servers_workers_vanish(
     async def gone() -> bool:
         return await find(admin, name) is None
 
-    await eventually(gone, "a server that is dead for 15 s has no workers", limit=40)
+    await eventually(gone, "a server that is dead for 15 s has no workers", limit=90)
 
 
 async def test_a_drained_worker_finishes_and_gets_no_more(

@@ -17,7 +17,7 @@ from typing import Any
 from tests.toolkit import within
 
 PROGRAM = str(Path(sys.executable).parent / "workerqueue")
-_SECONDS = 60.0
+_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

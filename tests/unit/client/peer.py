@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from workerqueue import kind_of
 from workerqueue.v1 import lease_pb2, worker_queue_pb2, worker_queue_pb2_grpc
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 HEARTBEAT = lease_pb2.LEASE_OPERATION_HEARTBEAT
 ACK = lease_pb2.LEASE_OPERATION_ACK
 NACK = lease_pb2.LEASE_OPERATION_NACK
