@@ -25,8 +25,9 @@ find_python() {
   return 1
 }
 
-# ensure_venv DIR STAMP PIP_ARGUMENT...
+# ensure_venv DIR STAMP PIP_ARGUMENT... [-- PIP_ARGUMENT...]
 # Creates the environment DIR and installs into it, unless that was done before for the same STAMP.
+# What stands after -- is installed in a second step.
 ensure_venv() {
   local dir=$1 stamp=$2 python
   shift 2
@@ -44,15 +45,34 @@ ensure_venv() {
   printf '%s\n' "$stamp" >"$dir/.stamp"
 }
 
-# install_into DIR PIP_ARGUMENT...
+# install_into DIR PIP_ARGUMENT... [-- PIP_ARGUMENT...]
 # uv resolves and unpacks several times faster; pip does where uv is not to be had.
 install_into() {
   local dir=$1
   shift
   local -a pip=("$dir/bin/python" -m pip --disable-pip-version-check --quiet)
   if "${pip[@]}" install 'uv>=0.8,<1' >/dev/null 2>&1 &&
-    "$dir/bin/uv" pip install --quiet --python "$dir/bin/python" "$@"; then
+    each_step "$dir/bin/uv" pip install --quiet --python "$dir/bin/python" == "$@"; then
     return
   fi
-  "${pip[@]}" install --upgrade 'pip>=25.1' && "${pip[@]}" install "$@"
+  "${pip[@]}" install --upgrade 'pip>=25.1' && each_step "${pip[@]}" install == "$@"
+}
+
+# each_step COMMAND... == ARGUMENT... [-- ARGUMENT...]: the command with the arguments of each step.
+each_step() {
+  local -a command=() arguments=()
+  while [[ $1 != == ]]; do
+    command+=("$1")
+    shift
+  done
+  shift
+  while (($#)); do
+    arguments=()
+    while (($#)) && [[ $1 != -- ]]; do
+      arguments+=("$1")
+      shift
+    done
+    "${command[@]}" "${arguments[@]}" || return 1
+    if (($#)); then shift; fi
+  done
 }
