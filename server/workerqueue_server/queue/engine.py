@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 
+from workerqueue_server.queue.access import Principal
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.duties import repeat
@@ -24,6 +25,7 @@ from workerqueue_server.queue.queue_admin import QueueAdmin
 from workerqueue_server.queue.retention import Retention
 from workerqueue_server.queue.schedule_definition import ReadTask
 from workerqueue_server.queue.schedules import Schedules
+from workerqueue_server.queue.scoped_desk import LaneFinder, ScopedDesk
 from workerqueue_server.queue.sessions import SessionBook
 from workerqueue_server.queue.statistics import Statistics
 from workerqueue_server.queue.task_admin import TaskAdmin
@@ -105,6 +107,7 @@ class Engine:
         self.desk = LeaseDesk(
             self.store, self.book, self.wakeups, self.dispatcher.changed, self.journal
         )
+        self.finder = LaneFinder(self.store, self.lanes)
         self.partition_store = PartitionStore(dsn)
         self.retention = Retention(self.partition_store)
         self.maintenance = Maintenance(self.store, self.desk, self.wakeups, self.journal)
@@ -173,6 +176,12 @@ class Engine:
         await self.keyed_store.close()
         await self.store.close()
 
+    def desk_of(self, principal: Principal) -> LeaseDesk | ScopedDesk:
+        """Where this principal's answers go."""
+        if not principal.scope:
+            return self.desk
+        return ScopedDesk(self.desk, self.book, self.finder, principal)
+
     def give_back(self, tokens: list[bytes]) -> None:
         """Returns leases that no worker received; their attempts are not charged."""
         future: asyncio.Future[object] = asyncio.ensure_future(
@@ -231,6 +240,7 @@ class Engine:
             ("announce watched tasks", self.watcher.run_interest),
             ("presence", lambda: repeat("presence", self.presence.duty)),
             ("look up tokens", self.tokens.run_lookups),
+            ("lanes of tasks", self.finder.run),
             ("tokens", lambda: repeat("tokens", self.tokens.duty)),
             ("fold statistics", lambda: repeat("fold statistics", self.statistics.fold)),
             *self.desk.loops(),

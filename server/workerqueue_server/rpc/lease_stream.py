@@ -65,6 +65,8 @@ class LeaseStream:
         self._engine = engine
         self._encoder = encoder
         self._context = context
+        self._principal = current_principal()
+        self._desk = engine.desk_of(self._principal)
         self._outbox = Outbox()
         self._session: Session | None = None
         self._answers = 0
@@ -150,6 +152,7 @@ class LeaseStream:
             raise ProtocolViolation("the first frame must carry subscribe")
         subscribe = frame.subscribe
         lease_ms = _check_subscribe(self._engine, subscribe)
+        self._principal.check_subscription(subscribe.queues, subscribe.kinds)
         if frame.HasField("max_in_flight"):
             _check_window(frame.max_in_flight, "max_in_flight")
         session = Session(
@@ -159,7 +162,7 @@ class LeaseStream:
             subscribe.kinds,
             lease_ms,
             self,
-            current_principal(),
+            self._principal,
         )
         session.window = (
             frame.max_in_flight if frame.HasField("max_in_flight") else subscribe.max_in_flight
@@ -185,7 +188,7 @@ class LeaseStream:
         self, session: Session, tokens: Sequence[bytes]
     ) -> list[lease_pb2.HeldLease]:
         """A reconnecting worker's leases: the live ones count in this stream's window."""
-        alive = await self._engine.desk.present(tokens)
+        alive = await self._desk.present(tokens)
         held = []
         for token in tokens:
             lease = alive.get(token)
@@ -240,7 +243,7 @@ class LeaseStream:
                 await self._answered.wait()
 
     def _handle(self, frame: lease_pb2.LeaseRequest) -> None:
-        session, desk = self._session, self._engine.desk
+        session, desk = self._session, self._desk
         assert session is not None
         if frame.HasField("max_in_flight"):
             session.window = frame.max_in_flight
@@ -361,7 +364,6 @@ def _check_subscribe(engine: Engine, subscribe: lease_pb2.Subscribe) -> int | No
         raise InvalidTask(check.violations)
     for place, kind in enumerate(subscribe.kinds):
         engine.catalog.by_name(kind, f"subscribe.kinds[{place}]")
-    current_principal().check_subscription(subscribe.queues, subscribe.kinds)
     return lease_ms
 
 

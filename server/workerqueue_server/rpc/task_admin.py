@@ -13,12 +13,13 @@ from workerqueue.v1 import task_admin_pb2 as pb
 from workerqueue.v1 import task_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
-from workerqueue_server.queue.errors import InvalidTask, TaskNotFound, Violation
+from workerqueue_server.queue.errors import InvalidTask, Violation
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.task_admin import Progress
 from workerqueue_server.queue.why import why
 from workerqueue_server.rpc.handlers import Context, server_stream, unary
 from workerqueue_server.rpc.pages import make_page_token, read_page_size, read_page_token
+from workerqueue_server.rpc.scopes import Scopes, sees, task_not_found
 from workerqueue_server.rpc.task_details import task_details
 from workerqueue_server.rpc.task_filters import read_filter
 from workerqueue_server.rpc.task_ids import read_task_id
@@ -35,6 +36,7 @@ class TaskAdminMethods:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._admin = engine.task_admin
+        self._scopes = Scopes(engine)
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """The methods' handlers by name."""
@@ -61,6 +63,7 @@ class TaskAdminMethods:
         self, request: pb.WatchTaskRequest, _: Context
     ) -> AsyncGenerator[pb.WatchTaskResponse, None]:
         task_id = read_task_id(request.task_id)
+        await self._scopes.require_task(task_id)
         async with aclosing(self._engine.watcher.watch(task_id)) as snapshots:
             async for snapshot in snapshots:
                 task, omitted = task_details(snapshot, self._engine.catalog)
@@ -92,6 +95,7 @@ class TaskAdminMethods:
 
     async def cancel_task(self, request: pb.CancelTaskRequest, _: Context) -> pb.CancelTaskResponse:
         task_id = read_task_id(request.task_id)
+        await self._scopes.require_task(task_id)
         await self._admin.cancel(task_id, _reason(request.reason))
         return pb.CancelTaskResponse(task=(await self._details(task_id))[0])
 
@@ -133,6 +137,8 @@ class TaskAdminMethods:
     ) -> pb.RemoveByJobKeyResponse:
         if not 1 <= len(request.job_key.encode()) <= bounds.KEY_BYTES or "\x00" in request.job_key:
             raise InvalidTask([Violation("job_key", f"must be 1 to {bounds.KEY_BYTES} bytes")])
+        if await self._scopes.has_foreign_job(request.job_key):
+            return pb.RemoveByJobKeyResponse()
         cancelled, released = await self._admin.remove_by_job_key(request.job_key)
         return pb.RemoveByJobKeyResponse(
             cancelled_task_id=_text(cancelled), released_task_id=_text(released)
@@ -168,9 +174,8 @@ class TaskAdminMethods:
 
     async def _details(self, task_id: bytes) -> tuple[task_pb2.Task, list[str]]:
         snapshot = (await self._engine.reads.snapshots([task_id])).get(task_id)
-        if snapshot is None:
-            text = _text(task_id)
-            raise TaskNotFound(f"there is no task {text}", task_id=text)
+        if snapshot is None or not sees(snapshot.task):
+            raise task_not_found(task_id)
         return task_details(snapshot, self._engine.catalog)
 
     async def _views(self, ids: Sequence[bytes], *, full: bool) -> tuple[list[task_pb2.Task], int]:

@@ -20,6 +20,8 @@ from workerqueue_server.queue.errors import (
     TooLarge,
 )
 from workerqueue_server.queue.keyed import is_keyed
+from workerqueue_server.queue.leases import LeaseDesk
+from workerqueue_server.queue.scoped_desk import ScopedDesk
 from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_answers import EnqueueAnswers
@@ -27,6 +29,7 @@ from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.frames import LeaseEncoder
 from workerqueue_server.rpc.handlers import Context, stream, unary
 from workerqueue_server.rpc.lease_stream import LeaseStream
+from workerqueue_server.rpc.scopes import Scopes
 from workerqueue_server.rpc.views import timestamp
 
 
@@ -37,6 +40,7 @@ class WorkerQueueService:
         self._engine = engine
         self._reader = EnqueueReader(engine.catalog)
         self._answers = EnqueueAnswers(engine.catalog, engine.reads)
+        self._scopes = Scopes(engine)
         self._encoder = LeaseEncoder()
         self._streams: set[LeaseStream] = set()
         self._draining: float | None = None
@@ -61,6 +65,7 @@ class WorkerQueueService:
     async def enqueue(self, request: worker_queue_pb2.EnqueueRequest, _: Context) -> bytes:
         """Enqueue."""
         task = self._reading()(request)
+        await self._scopes.check_job(task)
         (result,) = await self._store([task])
         return await self._answers.one(task, result)
 
@@ -82,8 +87,12 @@ class WorkerQueueService:
     ) -> Sequence[EnqueueResult]:
         """Stores the tasks of one request in one transaction."""
         if any(map(is_keyed, tasks)):
-            return await self._engine.keyed.enqueue(tasks, all_or_nothing=all_or_nothing)
-        return await self._engine.enqueuer.enqueue(tasks)
+            stored: Sequence[EnqueueResult] = await self._engine.keyed.enqueue(
+                tasks, all_or_nothing=all_or_nothing
+            )
+        else:
+            stored = await self._engine.enqueuer.enqueue(tasks)
+        return await self._scopes.hide_foreign(tasks, stored)
 
     async def enqueue_batch(
         self, request: worker_queue_pb2.EnqueueBatchRequest, _: Context
@@ -101,8 +110,9 @@ class WorkerQueueService:
                 tasks.append(read(item))
             except Refused as error:
                 refused[place] = error
+        tasks = await self._scopes.check_jobs(len(request.tasks), tasks, refused)
         if refused and request.all_or_nothing:
-            first = next(iter(refused))
+            first = min(refused)
             for place in range(len(request.tasks)):
                 refused.setdefault(place, BatchRefused(first))
             tasks = []
@@ -127,16 +137,19 @@ class WorkerQueueService:
             if not self._streams:
                 self._no_streams.set()
 
+    def _desk(self) -> LeaseDesk | ScopedDesk:
+        return self._engine.desk_of(current_principal())
+
     async def ack(self, request: lease_pb2.AckRequest, _: Context) -> lease_pb2.AckResponse:
         """Ack."""
-        (alive,) = await self._engine.desk.finish([read_ack(request)])
+        (alive,) = await self._desk().finish([read_ack(request)])
         if not alive:
             raise LeaseLost
         return lease_pb2.AckResponse()
 
     async def nack(self, request: lease_pb2.NackRequest, _: Context) -> lease_pb2.NackResponse:
         """Nack."""
-        (alive,) = await self._engine.desk.take_back([read_nack(request)])
+        (alive,) = await self._desk().take_back([read_nack(request)])
         if not alive:
             raise LeaseLost
         return lease_pb2.NackResponse()
@@ -145,7 +158,7 @@ class WorkerQueueService:
         self, request: lease_pb2.HeartbeatRequest, _: Context
     ) -> lease_pb2.HeartbeatResponse:
         """Heartbeat."""
-        (expires_at,) = await self._engine.desk.heartbeat([read_heartbeat(request)])
+        (expires_at,) = await self._desk().heartbeat([read_heartbeat(request)])
         if expires_at is None:
             raise LeaseLost
         return lease_pb2.HeartbeatResponse(lease_expires_at=timestamp(expires_at))

@@ -191,6 +191,11 @@ class TaskStore:
         rows = await self._present.fetch("live_leases", {"ids": ids, "lease_ids": lease_ids})
         return {row[0]: LiveLease(*row) for row in rows}
 
+    async def lanes_of_tasks(self, task_ids: Sequence[bytes]) -> dict[bytes, Lane]:
+        """The lanes of those of the tasks that exist, live or finished."""
+        rows = await self._present.fetch("lanes_of_tasks", {"ids": UuidArray(task_ids)})
+        return {row[0].bytes: Lane(*row[1:]) for row in rows}
+
     async def expire_leases(self, limit: int) -> Expired | None:
         """Ends leases whose clock has passed; None if there was nothing to look at any more."""
         rows = await self._clock.fetch("expire_leases", {"limit": limit})

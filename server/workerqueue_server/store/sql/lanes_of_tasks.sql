@@ -1,4 +1,10 @@
 -- The lanes of these tasks, whatever their state.
-select id, lane_id from workerqueue.tasks where id = any (%(ids)s)
+select t.id, l.lane_id, l.queue, l.kind, l.priority
+  from unnest(%(ids)s) i(id)
+  join workerqueue.tasks t on t.id = any (array[i.id])
+  join workerqueue.lanes l using (lane_id)
 union all
-select id, lane_id from workerqueue.history where id = any (%(ids)s)
+select h.id, l.lane_id, l.queue, l.kind, l.priority
+  from unnest(%(ids)s) i(id)
+  join workerqueue.history h on h.id = any (array[i.id])
+  join workerqueue.lanes l using (lane_id)
