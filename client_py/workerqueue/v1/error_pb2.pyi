@@ -33,6 +33,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TOKEN_REVOKED: _ClassVar[ErrorReason]
     ERROR_REASON_ROLE_MISSING: _ClassVar[ErrorReason]
     ERROR_REASON_OUT_OF_SCOPE: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_METHOD: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_INVALID_PAYLOAD: ErrorReason
@@ -60,3 +61,4 @@ ERROR_REASON_TOKEN_EXPIRED: ErrorReason
 ERROR_REASON_TOKEN_REVOKED: ErrorReason
 ERROR_REASON_ROLE_MISSING: ErrorReason
 ERROR_REASON_OUT_OF_SCOPE: ErrorReason
+ERROR_REASON_UNKNOWN_METHOD: ErrorReason

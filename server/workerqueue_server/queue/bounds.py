@@ -41,6 +41,18 @@ ERROR_MESSAGE_BYTES = 8 * 1024
 ERROR_TRACE_BYTES = 32 * 1024
 PROGRESS_MESSAGE_BYTES = 1024
 
+# An error travels in HTTP/2 trailers, of which clients refuse more than 16 KiB (and from 8 KiB on
+# by chance), and then the caller learns nothing at all. The message travels twice: percent-encoded,
+# which makes up to three bytes of one, and beside the details in base64, which makes four of three:
+# 3 x 900 + 4/3 x (900 + 2 x 256 + 1,900 + names and tags) stays below 8 KiB.
+STATUS_MESSAGE_BYTES = 900
+VIOLATIONS_BYTES = 1_500
+VIOLATION_FIELD_BYTES = 128
+VIOLATION_TEXT_BYTES = 256
+ERROR_METADATA_BYTES = 256
+# More than a caller reads, and all that is kept while a request is checked.
+VIOLATIONS = 100
+
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 
 

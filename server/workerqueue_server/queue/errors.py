@@ -32,6 +32,8 @@ QueueError
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
+_SHOWN = 200
+
 
 class Violation(NamedTuple):
     """One field that is wrong."""
@@ -74,7 +76,8 @@ class UnknownKind(Refused):
 
     def __init__(self, field: str, name: str, nearest: Sequence[str]) -> None:
         hint = f"; did you mean {', '.join(nearest)}?" if nearest else ""
-        super().__init__(f"unknown task kind {name!r}{hint}")
+        # The name is whatever the caller sent, however long.
+        super().__init__(f"unknown task kind {name[:_SHOWN]!r}{hint}")
         self.violations = [Violation(field, self.message)]
 
 

@@ -60,8 +60,9 @@ class Checker:
         self.violations: list[Violation] = []
 
     def fail(self, field: str, description: str) -> None:
-        """Notes one violation."""
-        self.violations.append(Violation(f"{self.prefix}{field}", description))
+        """Notes one violation, of the first hundred."""
+        if len(self.violations) < bounds.VIOLATIONS:
+            self.violations.append(Violation(f"{self.prefix}{field}", description))
 
     def number(self, field: str, value: int, limits: tuple[int, int]) -> int:
         """The value; a violation if it is outside the limits."""

@@ -19,7 +19,7 @@ import grpc
 from workerqueue_server.queue.access import ANYBODY, NOBODY, Principal, Role
 from workerqueue_server.queue.errors import RoleMissing, TokenInvalid, TokenMissing
 from workerqueue_server.queue.tokens import TokenBook
-from workerqueue_server.rpc.handlers import Context, abort
+from workerqueue_server.rpc.handlers import Context, abort, refusing
 from workerqueue_server.rpc.methods import OPEN, ROLES
 from workerqueue_server.rpc.status import status_of
 
@@ -56,11 +56,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if roles is None:
             unlisted = await continuation(handler_call_details)
             # There is no such method, and gRPC says so; or somebody forgot to say whose it is.
-            return None if unlisted is None else _refusing(RoleMissing("this call is for nobody"))
+            return None if unlisted is None else refusing(RoleMissing("this call is for nobody"))
         try:
             principal = await self._admit(handler_call_details, roles)
         except Exception as error:  # noqa: BLE001 - becomes the call's status
-            return _refusing(error)
+            return refusing(error)
         _principal.set(principal)
         handler = await continuation(handler_call_details)
         if handler is not None and handler.response_streaming and principal.key:
@@ -123,17 +123,6 @@ def _bearer(details: Details) -> str:
 
 def _names(roles: frozenset[Role]) -> str:
     return " or ".join(sorted(roles))
-
-
-def _refusing(error: Exception) -> Handler:
-    """A handler that answers every call with the error, before it takes a request."""
-    status = status_of(error)
-
-    async def refuse(_: Any, context: Context) -> None:
-        await abort(context, status)
-
-    # On the wire a refusal of a unary call and that of a stream are the same.
-    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _behavior(handler: Handler) -> Callable[[Any, Context], Coroutine[Any, Any, None]]:

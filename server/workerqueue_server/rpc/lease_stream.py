@@ -11,7 +11,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
 from collections.abc import Sequence
@@ -51,6 +50,8 @@ PROTOCOL_VERSION = 1
 _SHORTEST_HEARTBEAT_MS = 200
 # Answers under way per stream; past that the reader waits, and so does the worker.
 _MAX_ANSWERS = 100_000
+# How long a worker that is to hear of its error may take to read what was written before.
+_LAST_WRITE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 _ACK = lease_pb2.LEASE_OPERATION_ACK
@@ -73,6 +74,8 @@ class LeaseStream:
         self._answered = asyncio.Event()
         # The writer ends the stream once this is set and nothing is left to say.
         self._finishing = False
+        # The stream is over: the writer writes nothing more.
+        self._broken = False
         self._server_drains = False
 
     # The queue's side (Sink).
@@ -116,7 +119,7 @@ class LeaseStream:
         self._outbox.add_news([notice.SerializeToString()])
 
     async def serve(self) -> None:
-        """Runs the stream to its end. Raises QueueError for a violation of the protocol."""
+        """Runs the stream to its end. Raises QueueError or StoreError."""
         first = await self._context.read()
         if first is grpc.aio.EOF:
             raise ProtocolViolation("the stream ended before a frame with subscribe")
@@ -131,18 +134,16 @@ class LeaseStream:
                 reader.cancel()
                 writer.result()
                 return
-            try:
-                reader.result()
-            except QueueError:
-                writer.cancel()
-                raise
+            reader.result()
             await self._half_closed(session)
-            await writer
+            # Not awaited itself: to cancel this would cut a write short.
+            await asyncio.wait((writer,))
+            writer.result()
         finally:
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
             self._engine.dispatcher.leave(session)
+            reader.cancel()
+            await self._stop_writing(writer)
+            await asyncio.gather(reader, writer, return_exceptions=True)
             unwritten = self._outbox.unwritten()
             if unwritten:
                 self._engine.give_back(unwritten)
@@ -308,22 +309,33 @@ class LeaseStream:
         )
 
     async def _half_closed(self, session: Session) -> None:
-        """The worker will send no more: deliver what is available now, then end the stream."""
+        """The worker will send no more: deliver what is available now, then end the stream.
+
+        Raises StoreError if the database cannot tell what is available.
+        """
         # Answers under way make room in the window.
         while self._answers:
             self._answered.clear()
             await self._answered.wait()
-        with contextlib.suppress(QueueError):
-            await self._engine.dispatcher.settle(session)
+        await self._engine.dispatcher.settle(session)
         session.draining = True
         self._finishing = True
         self._outbox.nudge()
 
     # The writer.
 
+    async def _stop_writing(self, writer: asyncio.Task[None]) -> None:
+        """Lets a write under way end: after one that was cut short gRPC can send no status."""
+        self._broken = True
+        self._outbox.nudge()
+        try:
+            await asyncio.wait((writer,), timeout=_LAST_WRITE_SECONDS)
+        finally:
+            writer.cancel()
+
     async def _write(self) -> None:
-        while True:
-            while not self._outbox.is_empty():
+        while not self._broken:
+            while not self._outbox.is_empty() and not self._broken:
                 frame, leases = self._outbox.next_frame()
                 try:
                     await self._context.write(frame)

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.rpc.access import AccessInterceptor
+from workerqueue_server.rpc.error_interceptor import ErrorInterceptor
 from workerqueue_server.rpc.handlers import Context
 from workerqueue_server.rpc.worker_queue import WorkerQueueService
 from workerqueue_server.rpc.worker_queue_admin import WorkerQueueAdminService
@@ -31,7 +32,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", bounds.MESSAGE_BYTES),
+    # gRPC's own refusal has neither reason nor field; what is a little too large is refused by us.
+    ("grpc.max_receive_message_length", 2 * bounds.MESSAGE_BYTES),
     ("grpc.max_send_message_length", bounds.MESSAGE_BYTES),
 )
 
@@ -57,8 +59,11 @@ class RpcServer:
         """Without ``credentials`` the server speaks plain text."""
         self._engine = engine
         self._credentials = credentials
+        interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor(frozenset(_SERVICES))]
+        if tokens_required:
+            interceptors.append(AccessInterceptor(engine.tokens))
         self._server = grpc.aio.server(
-            interceptors=[AccessInterceptor(engine.tokens)] if tokens_required else [],
+            interceptors=interceptors,
             options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))),
         )
         self._health = _Health()

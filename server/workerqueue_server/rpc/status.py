@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from workerqueue_server.queue import errors
+from workerqueue_server.queue import bounds, errors
 from workerqueue_server.store.errors import DatabaseUnavailable
 
 DOMAIN = "workerqueue"
@@ -45,7 +46,17 @@ class MalformedMessage(errors.Refused):
     reason = "MALFORMED_MESSAGE"
 
 
+class UnknownMethod(errors.Refused):
+    """The server has no such method."""
+
+    reason = "UNKNOWN_METHOD"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"this server has no method {path!r}")
+
+
 _CODES[MalformedMessage] = code_pb2.INVALID_ARGUMENT
+_CODES[UnknownMethod] = code_pb2.UNIMPLEMENTED
 
 
 def status_of(error: BaseException) -> status_pb2.Status:
@@ -61,26 +72,39 @@ def status_of(error: BaseException) -> status_pb2.Status:
     code = next((_CODES[cls] for cls in type(error).__mro__ if cls in _CODES), None)
     if code is None:
         return _internal(error)
+    metadata = {
+        name: bounds.shorten(value, bounds.ERROR_METADATA_BYTES)
+        for name, value in error.metadata.items()
+    }
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     ]
     violations: list[errors.Violation] = getattr(error, "violations", [])
     if violations:
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field, description=violation.description
-                    )
-                    for violation in violations
-                ]
-            )
-        )
+        details.append(_bad_request(violations))
     if isinstance(error, errors.TryLater):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return _status(code, error.message, details)
+
+
+def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
+    """The violations as far as they fit; the last one then tells how many are left out."""
+    result = error_details_pb2.BadRequest()
+    room = bounds.VIOLATIONS_BYTES
+    for place, (field, description) in enumerate(violations):
+        shown = error_details_pb2.BadRequest.FieldViolation(
+            field=bounds.shorten(field, bounds.VIOLATION_FIELD_BYTES),
+            description=bounds.shorten(description, bounds.VIOLATION_TEXT_BYTES),
+        )
+        room -= shown.ByteSize()
+        if room < 0 and place > 0:
+            shown.description = f"and {len(violations) - place} violations that are not shown"
+        result.field_violations.append(shown)
+        if room < 0:
+            break
+    return result
 
 
 def _internal(error: BaseException) -> status_pb2.Status:
@@ -102,4 +126,5 @@ def _status(code: int, message: str, details: list[Message]) -> status_pb2.Statu
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    return status_pb2.Status(code=code, message=message[:4096], details=packed)
+    short = bounds.shorten(message, bounds.STATUS_MESSAGE_BYTES)
+    return status_pb2.Status(code=code, message=short, details=packed)

@@ -27,7 +27,7 @@ from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_answers import EnqueueAnswers
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.frames import LeaseEncoder
-from workerqueue_server.rpc.handlers import Context, stream, unary
+from workerqueue_server.rpc.handlers import Context, refuse_stream, stream, unary
 from workerqueue_server.rpc.lease_stream import LeaseStream
 from workerqueue_server.rpc.scopes import Scopes
 from workerqueue_server.rpc.views import timestamp
@@ -126,7 +126,7 @@ class WorkerQueueService:
     async def lease(self, context: Context) -> None:
         """Lease."""
         if self._draining is not None:
-            raise Draining
+            await refuse_stream(context, Draining())
         served = LeaseStream(self._engine, self._encoder, context)
         self._streams.add(served)
         self._no_streams.clear()
