@@ -1,20 +1,29 @@
-# The server. The steps of both stages also work on a bare Debian with Python 3.11 or newer: a build
-# environment makes a wheel, and a virtual environment in /opt/workerqueue receives it.
-FROM python:3.12-slim AS build
+# The server with its command line. Every step is a plain one that a bare Debian with Python 3.11 or
+# newer can do too: `scripts/prove-dockerfile` does them there, without a Docker engine.
+#
+# To pin the base by content as well: --build-arg BASE=python:3.12.11-slim-bookworm@sha256:...
+ARG BASE=python:3.12.11-slim-bookworm
+
+FROM ${BASE} AS build
 
 WORKDIR /src
+COPY requirements requirements
+RUN python3 -m venv /opt/build \
+  && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
+  && python3 -m venv /opt/workerqueue \
+  && /opt/workerqueue/bin/pip install --no-cache-dir --require-hashes \
+    --requirement requirements/image.txt
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY proto proto
 COPY client_py client_py
 COPY server server
-RUN python3 -m venv /opt/build \
-  && /opt/build/bin/pip install --no-cache-dir 'build>=1.2,<2' \
-  && /opt/build/bin/python -m build --wheel --outdir /dist \
-  && python3 -m venv /opt/workerqueue \
-  && /opt/workerqueue/bin/pip install --no-cache-dir "$(ls /dist/*.whl)[server,embedded]"
+# What runs later needs no pip, and what is not there cannot be misused.
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /dist . \
+  && /opt/workerqueue/bin/pip install --no-cache-dir --no-deps /dist/*.whl \
+  && /opt/workerqueue/bin/python -m pip uninstall --yes pip
 
 
-FROM python:3.12-slim
+FROM ${BASE}
 
 # A fixed number, so that a volume's owner can be set from outside.
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/workerqueue workerqueue
@@ -24,7 +33,7 @@ ENV PATH=/opt/workerqueue/bin:$PATH \
   WORKERQUEUE_ADDRESS=0.0.0.0:50551 \
   WORKERQUEUE_DATA_DIR=/var/lib/workerqueue/data
 
-USER workerqueue
+USER 10001
 WORKDIR /var/lib/workerqueue
 # Without WORKERQUEUE_DSN the server keeps its own PostgreSQL here.
 VOLUME /var/lib/workerqueue
