@@ -20,7 +20,6 @@ from tests.postgres import Database, PostgresCluster
 from workerqueue_server.store import binary, link
 from workerqueue_server.store.migrator import migrate
 from workerqueue_server.store.records import (
-    Grant,
     GrantRequest,
     NewTasks,
     Prolongation,
@@ -124,9 +123,11 @@ class Bench:
             client_ids=True,
         )
 
-    async def grant(self, count: int, *lanes: str) -> list[Grant]:
+    async def grant(self, count: int, *lanes: str) -> list[bytes]:
+        """The tokens of the granted leases."""
         ids = [self.lanes[lane] for lane in lanes]
-        return await self.store.grant([GrantRequest(ids, [0] * len(ids), ["w"], count, None, None)])
+        runs = await self.store.grant([GrantRequest(ids, [0] * len(ids), ["w"], count, None, None)])
+        return [token for run in runs for token in run.tokens]
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ async def every_hot_statement(bench: Bench) -> dict[str, tuple[int, Counter[str]
         "grant from several lanes", 10, lambda: bench.grant(10, "other", "keyed", "limited")
     )
     assert len(more) == 10
-    tokens = sorted(grant.token for grant in granted)
+    tokens = sorted(granted)
     await run("heartbeat", 10, lambda: store.prolong([Prolongation(t, 0.5, "m") for t in tokens]))
     alive = await run("look up leases", 10, lambda: store.live_leases(tokens))
     assert len(alive) == 10
@@ -299,6 +300,7 @@ async def test_a_cursor_skips_what_was_taken_before(bench: Bench) -> None:
     )
     lane = bench.lanes["mass"]
     request = GrantRequest([lane], [ROWS - 100], ["w"], 50, None, None)
-    granted, read = await bench.read_by(lambda: bench.store.grant([request]))
-    assert [grant.position for grant in granted] == list(range(ROWS - 99, ROWS - 49))
+    (run,), read = await bench.read_by(lambda: bench.store.grant([request]))
+    assert (run.first_position, run.last_position) == (ROWS - 99, ROWS - 50)
+    assert len(run.tokens) == 50
     assert read.total() <= 50 * _PER_TASK + _BESIDES

@@ -19,9 +19,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import pairwise
 from time import monotonic
-from typing import Any
 
 from workerqueue_server.queue.duties import note_done
 from workerqueue_server.queue.journal import Journal
@@ -29,14 +28,14 @@ from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.planning import Planner, Request
 from workerqueue_server.queue.sessions import Holding, Session, SessionBook
 from workerqueue_server.store.errors import DatabaseUnavailable, StoreError
-from workerqueue_server.store.records import Grant, Lane, QueueLimits
+from workerqueue_server.store.records import GrantRun, Lane, QueueLimits
 from workerqueue_server.store.tasks import TaskStore
 from workerqueue_server.telemetry import instruments
 
 _log = logging.getLogger(__name__)
 
 # Leases for a stream.
-Delivery = tuple[Session, list[Grant]]
+Delivery = tuple[Session, list[GrantRun]]
 
 _SWEEP_SECONDS = 1.0
 # A sweep may use at most this share of the time, however many lanes and dead rows there are.
@@ -128,7 +127,7 @@ class Dispatcher:
         """
         return self.planner.offer(lane_ids, count) if count <= _MAX_OFFER else []
 
-    def hand_over(self, requests: list[Request], grants: list[Grant]) -> None:
+    def hand_over(self, requests: list[Request], grants: list[GrantRun]) -> None:
         """The transaction is committed: delivers what it granted."""
         self._take(requests, grants)
         # With what was granted before and is not sent yet: leases go out in the order of the line.
@@ -173,7 +172,8 @@ class Dispatcher:
                     await self._end_round()
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                instruments.BATCH_SIZE.record(len(grants), "grants")
+                granted = sum(len(run.tokens) for run in grants)
+                instruments.BATCH_SIZE.record(granted, "grants")
                 instruments.BATCH_DURATION.record(monotonic() - started, "grants")
                 self._take(requests, grants)
                 await self._end_round()
@@ -226,66 +226,75 @@ class Dispatcher:
         async with self._rounds:
             self._rounds.notify_all()
 
-    def _take(self, requests: list[Request], grants: list[Grant]) -> None:
+    def _take(self, requests: list[Request], grants: list[GrantRun]) -> None:
         """Enters granted leases into the book, to be sent."""
-        now = monotonic()
-        counts = Counter(map(_REQUEST, grants))
+        counts: Counter[int] = Counter()
         undeliverable: list[bytes] = []
-        for lane_id, read in _grouped(grants, _LANE).items():
-            self.planner.lanes[lane_id].read(
-                max(map(_POSITION, read)),
-                len(read),
-                sum(len(grant.payload or b"") for grant in read),
-            )
-            self.journal.leased(self.planner.lanes[lane_id].lane, read)
-        for (number, place), mine in _grouped(grants, _SESSION).items():
-            session = requests[number].sessions[place]
+        by_session: dict[Session, list[GrantRun]] = {}
+        holdings: dict[int, Holding] = {}
+        now = monotonic()
+        for run in grants:
+            count = len(run.tokens)
+            counts[run.request] += count
+            state = self.planner.lanes[run.lane_id]
+            state.read(run.last_position, count, run.payload_bytes)
+            self.journal.leased(state.lane, run.tokens)
+            session = requests[run.request].sessions[run.place]
             gone = session.session_id not in self.book.sessions
             if gone or session.draining or session.suspended:
                 # The stream went away while its leases were granted.
-                undeliverable += map(_TOKEN, mine)
+                undeliverable += run.tokens
                 continue
-            for lane_id, tasks in _grouped(mine, _LANE).items():
-                lane = self.planner.lanes[lane_id].lane
-                holding = Holding(lane.queue, lane.kind, now)
-                self.book.hold(session, list(map(_TOKEN, tasks)), holding)
-            self._unsent.append((session, mine))
+            holding = holdings.get(run.lane_id)
+            if holding is None:
+                holding = holdings[run.lane_id] = Holding(state.lane.queue, state.lane.kind, now)
+            self.book.hold(session, run.tokens, holding)
+            by_session.setdefault(session, []).append(run)
+        self._unsent += by_session.items()
         for number, request in enumerate(requests):
             self.planner.granted(request, counts[number])
         if undeliverable:
             self.release(undeliverable)
-        self.touched(map(_TOKEN, grants))
+        self.touched(token for run in grants for token in run.tokens)
 
     def _send(self) -> None:
         """Gives granted leases to their streams."""
         unsent, self._unsent = self._unsent, []
         gone: list[bytes] = []
-        for session, grants in unsent:
+        for session, runs in unsent:
             if session.session_id not in self.book.sessions:
-                gone += map(_TOKEN, grants)
+                gone += [token for run in runs for token in run.tokens]
                 continue
             # A lease may have been ended since it was granted.
-            alive = [grant for grant in grants if grant.token in session.held]
-            alive.sort(key=_lease_id)
-            session.sink.deliver(alive)
+            session.sink.deliver(in_line([alive for run in runs for alive in _held(session, run)]))
         if gone:
             self.release(gone)
 
 
-_REQUEST = attrgetter("request")
-_LANE = attrgetter("lane_id")
-_POSITION = attrgetter("position")
-_TOKEN = attrgetter("token")
-_SESSION = attrgetter("request", "place")
+def _held(session: Session, run: GrantRun) -> list[GrantRun]:
+    held = session.held
+    if all(map(held.__contains__, run.tokens)):
+        return [run]
+    places = [place for place, token in enumerate(run.tokens) if token in held]
+    return [run.only(places)] if places else []
 
 
-def _grouped(grants: Iterable[Grant], key: Callable[[Grant], Any]) -> dict[Any, list[Grant]]:
-    groups: dict[Any, list[Grant]] = {}
-    for grant in grants:
-        groups.setdefault(key(grant), []).append(grant)
-    return groups
+def in_line(runs: list[GrantRun]) -> list[GrantRun]:
+    """The runs in the order of their lease ids; those that overlap are taken apart."""
+    if len(runs) == 1:
+        return runs
+    runs.sort(key=_first_lease)
+    if all(_lease_id(a.tokens[-1]) < _lease_id(b.tokens[0]) for a, b in pairwise(runs)):
+        return runs
+    singles = [run.only([place]) for run in runs for place in range(len(run.tokens))]
+    singles.sort(key=_first_lease)
+    return singles
 
 
-def _lease_id(grant: Grant) -> bytes:
+def _first_lease(run: GrantRun) -> bytes:
+    return _lease_id(run.tokens[0])
+
+
+def _lease_id(token: bytes) -> bytes:
     # Lease ids rise in the order of priority and position.
-    return grant.token[16:]
+    return token[16:]

@@ -139,7 +139,7 @@ class Enqueuer:
             raise
         self._dispatcher.hand_over(requests, stored.grants)
         first = min((position for _, position in stored.woken.lanes), default=0)
-        handed_over = sum(grant.position >= first for grant in stored.grants)
+        handed_over = sum(len(run.tokens) for run in stored.grants if run.first_position >= first)
         if handed_over < len(batch.ids):
             self._wakeups.announce(stored.woken)
         return stored

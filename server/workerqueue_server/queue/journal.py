@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from workerqueue_server.queue.sessions import Holding
-from workerqueue_server.store.records import Grant, Lane
+from workerqueue_server.store.records import Lane
 from workerqueue_server.telemetry import instruments
 from workerqueue_server.telemetry.figures import Values
 from workerqueue_server.telemetry.instruments import UNKNOWN, lane_names
@@ -27,13 +27,13 @@ class WaitSample:
         self._tasks: dict[bytes, Values] = {}
         self._seen: Counter[Values] = Counter()
 
-    def add(self, names: Values, grants: Sequence[Grant]) -> None:
-        """Takes some of the grants of one lane."""
-        self._seen[names] += len(grants)
+    def add(self, names: Values, tokens: Sequence[bytes]) -> None:
+        """Takes some of the leases granted in one lane."""
+        self._seen[names] += len(tokens)
         room = min(self._size - len(self._tasks), _SAMPLES_PER_GRANT)
         if room > 0:
-            step = -(-len(grants) // room)
-            self._tasks.update((grant.token[:16], names) for grant in grants[::step])
+            step = -(-len(tokens) // room)
+            self._tasks.update((token[:16], names) for token in tokens[::step])
 
     def take(self) -> tuple[dict[bytes, Values], Mapping[Values, int]]:
         """The chosen tasks, and how many leases each pair of queue and kind had; begins anew."""
@@ -66,12 +66,12 @@ class Journal:
         for (spec, outcome), count in counts.items():
             instruments.ENQUEUED.add(count, *lane_names(spec.queue, spec.kind), outcome)
 
-    def leased(self, lane: Lane, grants: Sequence[Grant]) -> None:
+    def leased(self, lane: Lane, tokens: Sequence[bytes]) -> None:
         """Leases granted in one lane."""
         names = lane_names(lane.queue, lane.kind)
-        instruments.LEASED.add(len(grants), *names)
+        instruments.LEASED.add(len(tokens), *names)
         if self.waits is not None:
-            self.waits.add(names, grants)
+            self.waits.add(names, tokens)
 
     def ended(self, outcome: str, counts: Mapping[Holding, int], unknown: int = 0) -> None:
         """Leases ended: those that this server knows by their grants, and so many others."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from workerqueue_server.queue.batcher import Batcher
@@ -22,6 +23,7 @@ _MAX_BATCH = 4_096
 _MAX_WAITING = 200_000
 # What a nack's action makes of the attempt.
 _OUTCOMES = {"fail": "failed", "release": "released", "snooze": "snoozed"}
+_TOKEN = itemgetter(0)
 
 
 class Finish(NamedTuple):
@@ -167,24 +169,21 @@ class LeaseDesk:
         return counts
 
     async def _flush_finishes(self, items: list[Finish]) -> list[bool]:
-        given = [token for token, _ in items]
-        order = sorted(range(len(items)), key=given.__getitem__)
-        tokens = [given[place] for place in order]
+        items_by_token = sorted(items, key=_TOKEN)
+        tokens = [token for token, _ in items_by_token]
         results = None
-        if any(result is not None for _, result in items):
-            results = [items[place].result for place in order]
+        if any(result is not None for _, result in items_by_token):
+            results = [result for _, result in items_by_token]
         answered = await self._store.finish(tokens, results)
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(tokens)
-        alive = [True] * len(items)
-        if answered.lost:
-            for place in answered.lost:
-                alive[order[place]] = False
-            tokens = [token for place, token in enumerate(tokens) if place not in answered.lost]
+        lost = {tokens[place] for place in answered.lost}
+        if lost:
+            tokens = [token for token in tokens if token not in lost]
             self._journal.stale("ack", len(answered.lost))
         counts = self._end_locally(tokens)
         self._journal.ended("succeeded", counts, len(tokens) - counts.total())
-        return alive
+        return [token not in lost for token, _ in items] if lost else [True] * len(items)
 
     async def _flush_returns(self, items: list[Return]) -> list[bool]:
         # One answer per token and batch; a repeat gets the first one's result.

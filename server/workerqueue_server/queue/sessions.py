@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from workerqueue_server.queue.access import ANYBODY, Principal
-from workerqueue_server.store.records import Grant, Lane
+from workerqueue_server.store.records import GrantRun, Lane
 
 # Leases of streams that are gone of which queue, kind and time of grant are remembered.
 _MAX_LEFT = 20_000
@@ -25,8 +25,8 @@ class EndReason(IntEnum):
 class Sink(Protocol):
     """Where a session's tasks and news go: the stream."""
 
-    def deliver(self, grants: Sequence[Grant]) -> None:
-        """Sends granted leases."""
+    def deliver(self, runs: Sequence[GrantRun]) -> None:
+        """Sends granted leases, in this order."""
 
     def cancel(self, token: bytes, reason: EndReason) -> None:
         """Tells that a lease ended."""
@@ -160,22 +160,36 @@ class SessionBook:
     def drop(self, tokens: Iterable[bytes]) -> Dropped:
         """The leases ended."""
         dropped: dict[bytes, Session] = {}
-        freed: Counter[tuple[Session, Holding]] = Counter()
         counts: Counter[Holding] = Counter()
+        # Tokens come in stretches of one session and grant, which are counted as they pass.
+        last: tuple[Session, Holding] | None = None
+        passed = 0
         for token in tokens:
             session = self._by_token.pop(token, None)
             if session is not None:
                 dropped[token] = session
-                freed[session, session.held.pop(token)] += 1
+                holding = session.held.pop(token)
+                if last is not None and last[0] is session and last[1] is holding:
+                    passed += 1
+                    continue
+                self._free(last, passed, counts)
+                last, passed = (session, holding), 1
             elif token in self._left:
                 counts[self._left.pop(token)] += 1
-        for (session, holding), count in freed.items():
-            counts[holding] += count
-            key = (session.worker_id, holding.queue)
-            self._worker_held[key] -= count
-            if not self._worker_held[key]:
-                del self._worker_held[key]
+        self._free(last, passed, counts)
         return Dropped(dropped, counts)
+
+    def _free(
+        self, holder: tuple[Session, Holding] | None, count: int, counts: Counter[Holding]
+    ) -> None:
+        if holder is None:
+            return
+        session, holding = holder
+        counts[holding] += count
+        key = (session.worker_id, holding.queue)
+        self._worker_held[key] -= count
+        if not self._worker_held[key]:
+            del self._worker_held[key]
 
     def holder(self, token: bytes) -> Session | None:
         """The session that holds the lease."""

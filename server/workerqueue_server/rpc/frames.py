@@ -1,12 +1,13 @@
 """Frames to workers, encoded by hand.
 
 A busy server sends tens of thousands of leases a second. Most bytes of a lease are the same for all
-tasks of a lane, so those are serialized once and the rest is joined to them: protobuf fields may
+tasks of a run, so those are serialized once and the rest is put between them: protobuf fields may
 come in any order. The tests hold this against the generated classes.
 """
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Sequence
 
 from google.protobuf.any_pb2 import Any
@@ -16,12 +17,12 @@ from google.rpc import status_pb2
 
 from workerqueue.v1 import lease_pb2
 from workerqueue_server.queue.catalog import Kind
-from workerqueue_server.store.records import Grant, Lane
+from workerqueue_server.store.records import GrantRun, Lane
 
-_MAX_SHARED = 4_096
-
-# Field tags of LeaseResponse.
-_TASKS = b"\x12"
+# The token (tag, length and 24 bytes) and the id (tag, length and 36) of an entry.
+_TOKEN_AND_ID = 64
+# An entry of LeaseRequest.acks with a token (24 bytes) and no result.
+_ACK_HEAD = b"\x1a\x1a\x0a\x18"
 # An ack, nack or heartbeat result without error: 28 bytes of token and operation in field 3.
 _OK_HEAD = b"\x1a\x1c\x0a\x18"
 _OK_TAIL = {
@@ -50,75 +51,99 @@ def _varint(number: int) -> bytes:
 _VARINTS = [_varint(number) for number in range(0x800)]
 
 
+def plain_acks(data: bytes) -> list[bytes] | None:
+    """The tokens of a LeaseRequest that holds nothing but acks without results, else None.
+
+    What busy workers send most: entries of one length, whose first four bytes say that 24 bytes of
+    token follow and then the next entry, so nothing else needs to be parsed.
+    """
+    count, rest = divmod(len(data), len(_ACK_HEAD) + 24)
+    if rest or not count:
+        return None
+    step = len(_ACK_HEAD) + 24
+    for place, byte in enumerate(_ACK_HEAD):
+        if data[place::step].count(byte) != count:
+            return None
+    return [data[start : start + 24] for start in range(len(_ACK_HEAD), len(data), step)]
+
+
 class LeaseEncoder:
-    """Encodes grants as ``LeaseResponse.tasks`` entries."""
+    """Encodes granted leases as ``LeaseResponse.tasks`` entries."""
 
     def __init__(self) -> None:
-        self._shared: dict[tuple[int, int, int, int, int, int], bytes] = {}
         self._payload_heads: dict[str, bytes] = {}
 
-    def encode(self, grant: Grant, lane: Lane, kind: Kind, payload: bytes) -> bytes:
-        """One entry of a LeaseResponse frame, tag and length included."""
-        (_, _, token, lane_id, _, attempt, max_attempts, timeout_ms, lease_ms, created_at, *_) = (
-            grant
-        )
-        shared = self._shared.get(
-            (lane_id, attempt, max_attempts, timeout_ms, lease_ms, created_at)
-        )
-        if shared is None:
-            shared = self._share(grant, lane)
+    def encode(
+        self, run: GrantRun, lane: Lane, kind: Kind, payloads: Sequence[bytes]
+    ) -> list[bytes]:
+        """The run's entries of a LeaseResponse frame, one per lease, tag and length included."""
         head = self._payload_heads.get(kind.type_name)
         if head is None:
             head = self._payload_heads[kind.type_name] = Any(
                 type_url=kind.type_url
             ).SerializeToString()
-        size = len(payload)
-        value = b"\x12" + varint(size) + payload if size else b""
-        body = b"\x0a\x18%b\x12\x24%b\x22%b%b%b%b" % (
-            token,
-            uuid_text(token[:16]).encode(),
-            varint(len(head) + len(value)),
-            head,
-            value,
-            shared,
-        )
-        if grant.metadata or grant.checkpoint or grant.concurrency_key:
-            body += _rare_fields(grant)
-        return _TASKS + varint(len(body)) + body
-
-    def _share(self, grant: Grant, lane: Lane) -> bytes:
-        """The fields that tasks stored by one batch share."""
-        if len(self._shared) > _MAX_SHARED:
-            self._shared.clear()
-        key = (
-            grant.lane_id,
-            grant.attempt,
-            grant.max_attempts,
-            grant.timeout_ms,
-            grant.lease_ms,
-            grant.created_at,
-        )
-        seconds, micros = divmod(grant.created_at, 1_000_000)
-        shared = self._shared[key] = lease_pb2.LeasedTask(
-            kind=lane.kind,
-            queue=lane.queue,
-            priority=lane.priority,
-            attempt=grant.attempt,
-            max_attempts=grant.max_attempts,
-            timeout=milliseconds(grant.timeout_ms),
-            lease_duration=milliseconds(grant.lease_ms),
-            created_at=Timestamp(seconds=seconds, nanos=micros * 1000),
-        ).SerializeToString()
-        return shared
+        shared = _shared_fields(run, lane)
+        if run.concurrency_keys is not None:
+            layouts = [
+                _layout(head, len(payload), shared + _key_field(key))
+                for payload, key in zip(payloads, run.concurrency_keys, strict=True)
+            ]
+        else:
+            by_size = {size: _layout(head, size, shared) for size in set(map(len, payloads))}
+            layouts = [by_size[size] for size in map(len, payloads)]
+        return list(map(_entry, layouts, run.tokens, payloads))
 
 
-def _rare_fields(grant: Grant) -> bytes:
-    rare = lease_pb2.LeasedTask(concurrency_key=grant.concurrency_key or "")
-    if grant.metadata:
-        rare.metadata.update(grant.metadata)
-    if grant.checkpoint is not None:
-        rare.checkpoint.ParseFromString(grant.checkpoint)
-    return rare.SerializeToString()
+def _entry(layout: bytes, token: bytes, payload: bytes) -> bytes:
+    text = hexlify(token)
+    return layout % (
+        token,
+        text[:8],
+        text[8:12],
+        text[12:16],
+        text[16:20],
+        text[20:32],
+        payload,
+    )
+
+
+def _layout(head: bytes, size: int, rest: bytes) -> bytes:
+    """An entry with places for token, the five groups of the task's id, and the payload.
+
+    Args:
+        head: The payload's type.
+        size: The payload's length.
+        rest: All other fields of the LeasedTask.
+    """
+    value_head = b"\x12" + varint(size) if size else b""
+    payload_head = b"\x22" + varint(len(head) + len(value_head) + size) + head + value_head
+    length = varint(_TOKEN_AND_ID + len(payload_head) + size + len(rest))
+    return b"\x12%b\x0a\x18%%b\x12\x24%%b-%%b-%%b-%%b-%%b%b%%b%b" % tuple(
+        part.replace(b"%", b"%%") for part in (length, payload_head, rest)
+    )
+
+
+def _shared_fields(run: GrantRun, lane: Lane) -> bytes:
+    seconds, micros = divmod(run.created_at, 1_000_000)
+    shared = lease_pb2.LeasedTask(
+        kind=lane.kind,
+        queue=lane.queue,
+        priority=lane.priority,
+        attempt=run.attempt,
+        max_attempts=run.max_attempts,
+        timeout=milliseconds(run.timeout_ms),
+        lease_duration=milliseconds(run.lease_ms),
+        created_at=Timestamp(seconds=seconds, nanos=micros * 1000),
+    )
+    if run.metadata:
+        shared.metadata.update(run.metadata)
+    if run.checkpoint is not None:
+        shared.checkpoint.ParseFromString(run.checkpoint)
+    return shared.SerializeToString()
+
+
+def _key_field(key: str) -> bytes:
+    return lease_pb2.LeasedTask(concurrency_key=key).SerializeToString()
 
 
 def uuid_text(task_id: bytes) -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import grpc
 
@@ -29,6 +30,7 @@ from workerqueue_server.queue.errors import (
     Refused,
     Violation,
 )
+from workerqueue_server.queue.leases import Finish
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.sessions import EndReason, Session
 from workerqueue_server.rpc.access import current_principal
@@ -39,12 +41,13 @@ from workerqueue_server.rpc.frames import (
     failed_result,
     milliseconds,
     ok_results,
+    plain_acks,
 )
 from workerqueue_server.rpc.handlers import Context, decode
 from workerqueue_server.rpc.outbox import Outbox
 from workerqueue_server.rpc.status import status_of
 from workerqueue_server.rpc.views import timestamp
-from workerqueue_server.store.records import Grant
+from workerqueue_server.store.records import GrantRun
 
 PROTOCOL_VERSION = 1
 _SHORTEST_HEARTBEAT_MS = 200
@@ -57,6 +60,12 @@ _log = logging.getLogger(__name__)
 _ACK = lease_pb2.LEASE_OPERATION_ACK
 _NACK = lease_pb2.LEASE_OPERATION_NACK
 _HEARTBEAT = lease_pb2.LEASE_OPERATION_HEARTBEAT
+
+
+RequestT = TypeVar(
+    "RequestT", lease_pb2.AckRequest, lease_pb2.NackRequest, lease_pb2.HeartbeatRequest
+)
+Item = TypeVar("Item")
 
 
 class LeaseStream:
@@ -80,21 +89,22 @@ class LeaseStream:
 
     # The queue's side (Sink).
 
-    def deliver(self, grants: Sequence[Grant]) -> None:
+    def deliver(self, runs: Sequence[GrantRun]) -> None:
         """Queues granted leases for the writer."""
-        lanes, kinds = self._engine.lanes, self._engine.catalog.kinds
-        for grant in grants:
-            lane = lanes.get(grant.lane_id)
+        lanes, catalog = self._engine.lanes, self._engine.catalog
+        for run in runs:
+            lane = lanes.get(run.lane_id)
             assert lane is not None
-            kind, payload = kinds[lane.kind], grant.payload
-            if payload is None:
+            kind = catalog.kinds[lane.kind]
+            payloads = [payload for payload in run.payloads if payload is not None]
+            if not payloads:
+                # Enqueued by SQL, and therefore a run of one.
                 try:
-                    payload = self._engine.catalog.payload_of(kind, grant.args or {})
+                    payloads = [catalog.payload_of(kind, run.args or {})]
                 except Refused as error:
-                    self._engine.reject(grant.token, error)
+                    self._engine.reject(run.tokens[0], error)
                     continue
-            part = self._encoder.encode(grant, lane, kind, payload)
-            self._outbox.add_task(grant.token, part)
+            self._outbox.add_tasks(run.tokens, self._encoder.encode(run, lane, kind, payloads))
 
     def cancel(self, token: bytes, reason: EndReason) -> None:
         """Tells the worker that a lease ended, unless it never heard of it."""
@@ -233,12 +243,16 @@ class LeaseStream:
             data = await self._context.read()
             if data is grpc.aio.EOF:
                 return
-            frame = decode(lease_pb2.LeaseRequest, data)
-            if frame.HasField("subscribe"):
-                raise ProtocolViolation("subscribe is allowed in the first frame only")
-            if frame.HasField("max_in_flight"):
-                _check_window(frame.max_in_flight, "max_in_flight")
-            self._handle(frame)
+            tokens = plain_acks(data)
+            if tokens is not None:
+                self._submit(tokens, list(map(Finish, tokens)), _ACK, self._desk.finish)
+            else:
+                frame = decode(lease_pb2.LeaseRequest, data)
+                if frame.HasField("subscribe"):
+                    raise ProtocolViolation("subscribe is allowed in the first frame only")
+                if frame.HasField("max_in_flight"):
+                    _check_window(frame.max_in_flight, "max_in_flight")
+                self._handle(frame)
             while self._answers > _MAX_ANSWERS:
                 self._answered.clear()
                 await self._answered.wait()
@@ -259,26 +273,39 @@ class LeaseStream:
             session.draining = True
             self._outbox.nudge()
 
-    def _answer(self, requests, operation, read, submit) -> None:  # type: ignore[no-untyped-def]
-        items = []
-        refused = []
+    def _answer(
+        self,
+        requests: Iterable[RequestT],
+        operation: lease_pb2.LeaseOperation,
+        read: Callable[[RequestT], Item],
+        submit: Callable[[Sequence[Item]], asyncio.Future[Sequence[Any]]],
+    ) -> None:
+        tokens, items, refused = [], [], []
         for request in requests:
             try:
                 items.append(read(request))
+                tokens.append(request.lease_token)
             except QueueError as error:
                 refused.append(failed_result(request.lease_token, operation, status_of(error)))
         if refused:
             self._outbox.add_news(refused)
-        if not items:
-            return
+        if items:
+            self._submit(tokens, items, operation, submit)
+
+    def _submit(
+        self,
+        tokens: list[bytes],
+        items: Sequence[Item],
+        operation: lease_pb2.LeaseOperation,
+        submit: Callable[[Sequence[Item]], asyncio.Future[Sequence[Any]]],
+    ) -> None:
         try:
             future = submit(items)
         except Overloaded as error:
             status = status_of(error)
-            self._outbox.add_news([failed_result(i.token, operation, status) for i in items])
+            self._outbox.add_news([failed_result(token, operation, status) for token in tokens])
             return
         self._answers += len(items)
-        tokens = [item.token for item in items]
         future.add_done_callback(lambda done: self._report(tokens, operation, done))
 
     def _report(

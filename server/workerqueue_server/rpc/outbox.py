@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 # gRPC clients accept 4 MiB by default; a single lease is at most a little over 3 MiB.
 _FRAME_BYTES = 1024 * 1024
 _FRAME_TASKS = 1_000
 _FRAME_RESULTS = 8_000
+# Leases are kept together in pieces of at most this size, so that a piece fits behind any results.
+_PIECE_BYTES = 128 * 1024
+
+
+class Leases(NamedTuple):
+    """Encoded leases that are written together."""
+
+    tokens: list[bytes]
+    parts: list[bytes]
+    size: int
 
 
 class Outbox:
@@ -20,8 +31,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._news: deque[bytes] = deque()
-        # Encoded leases with their tokens: what is not written when the stream breaks goes back.
-        self._tasks: deque[tuple[bytes, bytes]] = deque()
+        # With their tokens: what is not written when the stream breaks goes back.
+        self._tasks: deque[Leases] = deque()
         self._changed = asyncio.Event()
 
     def add_news(self, parts: Sequence[bytes]) -> None:
@@ -29,16 +40,23 @@ class Outbox:
         self._news.extend(parts)
         self._changed.set()
 
-    def add_task(self, token: bytes, part: bytes) -> None:
-        """A granted lease."""
-        self._tasks.append((token, part))
+    def add_tasks(self, tokens: list[bytes], parts: list[bytes]) -> None:
+        """Granted leases, each with its encoded form."""
+        self._tasks.extend(_pieces(tokens, parts))
         self._changed.set()
 
     def withdraw(self, token: bytes) -> bool:
         """Takes a lease out that was not written yet; whether it was there."""
-        for place, (waiting, _) in enumerate(self._tasks):
-            if waiting == token:
-                del self._tasks[place]
+        for place, leases in enumerate(self._tasks):
+            if token in leases.tokens:
+                at = leases.tokens.index(token)
+                tokens, parts = leases.tokens.copy(), leases.parts.copy()
+                del tokens[at]
+                size = leases.size - len(parts.pop(at))
+                if tokens:
+                    self._tasks[place] = Leases(tokens, parts, size)
+                else:
+                    del self._tasks[place]
                 return True
         return False
 
@@ -52,14 +70,14 @@ class Outbox:
 
     def unwritten(self) -> list[bytes]:
         """Tokens of leases that were not written."""
-        return [token for token, _ in self._tasks]
+        return [token for leases in self._tasks for token in leases.tokens]
 
     async def wait(self) -> None:
         """Returns when something was added or the writer was nudged."""
         await self._changed.wait()
         self._changed.clear()
 
-    def next_frame(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    def next_frame(self) -> tuple[bytes, list[Leases]]:
         """A frame, and the leases in it; empty when nothing waits."""
         parts: list[bytes] = []
         size = 0
@@ -67,16 +85,38 @@ class Outbox:
             part = self._news.popleft()
             parts.append(part)
             size += len(part)
-        leases: list[tuple[bytes, bytes]] = []
-        while self._tasks and len(leases) < _FRAME_TASKS:
-            part = self._tasks[0][1]
-            if parts and size + len(part) > _FRAME_BYTES:
-                break
+        leases: list[Leases] = []
+        count = 0
+        while self._tasks and not (parts and self._overflows(count, size)):
             leases.append(self._tasks.popleft())
-            parts.append(part)
-            size += len(part)
+            parts += leases[-1].parts
+            size += leases[-1].size
+            count += len(leases[-1].tokens)
         return b"".join(parts), leases
 
-    def put_back(self, leases: Sequence[tuple[bytes, bytes]]) -> None:
+    def _overflows(self, count: int, size: int) -> bool:
+        """Whether the next leases are too much for a frame that holds this already."""
+        tokens, _, more = self._tasks[0]
+        if count == 0 and more <= _PIECE_BYTES:
+            # However many results there are, some leases go with them.
+            return False
+        return count + len(tokens) > _FRAME_TASKS or size + more > _FRAME_BYTES
+
+    def put_back(self, leases: Sequence[Leases]) -> None:
         """Leases of a frame that could not be written."""
         self._tasks.extendleft(reversed(leases))
+
+
+def _pieces(tokens: list[bytes], parts: list[bytes]) -> Iterator[Leases]:
+    sizes = list(map(len, parts))
+    size = sum(sizes)
+    if size <= _PIECE_BYTES and len(parts) <= _FRAME_TASKS:
+        yield Leases(tokens, parts, size)
+        return
+    start = size = 0
+    for end, more in enumerate(sizes):
+        if end > start and (size + more > _PIECE_BYTES or end - start == _FRAME_TASKS):
+            yield Leases(tokens[start:end], parts[start:end], size)
+            start, size = end, 0
+        size += more
+    yield Leases(tokens[start:], parts[start:], size)

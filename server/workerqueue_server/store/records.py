@@ -47,7 +47,7 @@ class Stored(NamedTuple):
     stored_at: int
     existed: frozenset[bytes]
     woken: Woken
-    grants: list[Grant]
+    grants: list[GrantRun]
 
 
 class Answered(NamedTuple):
@@ -71,24 +71,44 @@ class GrantRequest(NamedTuple):
     lease_ms: int | None
 
 
-class Grant(NamedTuple):
-    """A granted lease, as the database returns it."""
+class GrantRun(NamedTuple):
+    """Leases granted together whose tasks differ in token and payload only; see grant_runs.
+
+    The elements of ``tokens``, ``payloads`` and ``concurrency_keys`` belong together, in the order
+    of lease ids. Arguments, metadata and checkpoint are those of a run of one task.
+    """
 
     request: int
     place: int
-    token: bytes
     lane_id: int
-    position: int
     attempt: int
     max_attempts: int
     timeout_ms: int
     lease_ms: int
     created_at: int
-    payload: bytes | None
+    first_position: int
+    last_position: int
+    tokens: list[bytes]
+    # None: enqueued by SQL; ``args`` are to be converted.
+    payloads: list[bytes | None]
+    concurrency_keys: list[str] | None
     args: dict[str, Any] | None
-    concurrency_key: str | None
     metadata: dict[str, str] | None
     checkpoint: bytes | None
+
+    @property
+    def payload_bytes(self) -> int:
+        """The size of all payloads."""
+        return sum(map(len, filter(None, self.payloads)))
+
+    def only(self, places: Sequence[int]) -> GrantRun:
+        """The run of the leases in these places."""
+        keys = self.concurrency_keys
+        return self._replace(
+            tokens=[self.tokens[place] for place in places],
+            payloads=[self.payloads[place] for place in places],
+            concurrency_keys=None if keys is None else [keys[place] for place in places],
+        )
 
 
 class Return(NamedTuple):

@@ -15,8 +15,8 @@ from workerqueue_server.store.link import Link, Parameters, Row
 from workerqueue_server.store.records import (
     Answered,
     Expired,
-    Grant,
     GrantRequest,
+    GrantRun,
     Lane,
     LiveLease,
     NewTasks,
@@ -115,7 +115,7 @@ class TaskStore:
         ]
         if requests:
             steps.insert(0, ("share_grants", None))
-            steps.append(("grant_leases", _grant_parameters(requests)))
+            steps.append(("grant_runs", _grant_parameters(requests)))
         results = await self._enqueue.fetch_all(steps)
         rows, granted = results[-2:] if requests else (results[0], [])
         stored_at, existed, lanes, positions, due_in_ms = rows[0]
@@ -123,13 +123,13 @@ class TaskStore:
             stored_at,
             frozenset(task_id.bytes for task_id in existed or ()),
             woken(lanes, positions, None, due_in_ms),
-            list(map(Grant._make, granted)),
+            list(map(GrantRun._make, granted)),
         )
 
-    async def grant(self, requests: Sequence[GrantRequest]) -> list[Grant]:
+    async def grant(self, requests: Sequence[GrantRequest]) -> list[GrantRun]:
         """Grants leases; each charges an attempt."""
-        rows = await self._grant.fetch("grant_leases", _grant_parameters(requests))
-        return list(map(Grant._make, rows))
+        rows = await self._grant.fetch("grant_runs", _grant_parameters(requests))
+        return list(map(GrantRun._make, rows))
 
     async def finish(
         self, tokens: Sequence[bytes], results: Sequence[bytes | None] | None

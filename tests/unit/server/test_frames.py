@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from workerqueue.v1 import lease_pb2
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.rpc import frames
-from workerqueue_server.store.records import Grant, Lane
+from workerqueue_server.store.records import GrantRun, Lane
 
 CATALOG = Catalog.load()
 TOKENS = st.binary(min_size=24, max_size=24)
@@ -21,66 +21,80 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 @st.composite
-def grants(draw: st.DrawFn) -> Grant:
+def runs(draw: st.DrawFn) -> GrantRun:
     checkpoint = None
     if draw(st.booleans()):
         packed: Any = lease_pb2.HeartbeatRequest().checkpoint
         packed.type_url = draw(TEXTS.filter(bool))
         packed.value = draw(st.binary(max_size=50))
         checkpoint = packed.SerializeToString()
-    return Grant(
+    tokens = draw(st.lists(TOKENS, min_size=1, max_size=5))
+    sizes = st.binary(max_size=300) | st.just(b"x" * 20_000) | st.just(b"%b")
+    keys = draw(st.none() | st.lists(TEXTS, min_size=len(tokens), max_size=len(tokens)))
+    return GrantRun(
         request=0,
         place=0,
-        token=draw(TOKENS),
         lane_id=draw(st.integers(1, 3)),
-        position=draw(st.integers(0, 2**62)),
         attempt=draw(st.integers(1, 1000)),
         max_attempts=draw(st.integers(1, 1000)),
         timeout_ms=draw(st.integers(100, 7 * 86_400_000)),
         lease_ms=draw(st.integers(1_000, 3_600_000)),
         created_at=draw(st.integers(0, 253_402_300_799_999_999)),
-        payload=draw(st.none() | st.binary(max_size=300) | st.just(b"x" * 20_000)),
+        first_position=1,
+        last_position=2**62,
+        tokens=tokens,
+        payloads=[draw(sizes) for _ in tokens],
+        concurrency_keys=keys,
         args=None,
-        concurrency_key=draw(st.none() | TEXTS),
         metadata=draw(st.none() | st.dictionaries(TEXTS, TEXTS, max_size=3)),
         checkpoint=checkpoint,
     )
 
 
-def expected(grant: Grant, lane: Lane) -> lease_pb2.LeasedTask:
+def expected(run: GrantRun, place: int, lane: Lane) -> lease_pb2.LeasedTask:
     task = lease_pb2.LeasedTask(
-        lease_token=grant.token,
-        task_id=str(uuid.UUID(bytes=grant.token[:16])),
+        lease_token=run.tokens[place],
+        task_id=str(uuid.UUID(bytes=run.tokens[place][:16])),
         kind=lane.kind,
-        attempt=grant.attempt,
-        max_attempts=grant.max_attempts,
+        attempt=run.attempt,
+        max_attempts=run.max_attempts,
         queue=lane.queue,
-        metadata=grant.metadata or {},
-        concurrency_key=grant.concurrency_key or "",
+        metadata=run.metadata or {},
+        concurrency_key=run.concurrency_keys[place] if run.concurrency_keys else "",
         priority=lane.priority,
     )
     task.payload.type_url = CATALOG.kinds[lane.kind].type_url
-    task.payload.value = grant.payload or b""
-    task.timeout.FromMilliseconds(grant.timeout_ms)
-    task.lease_duration.FromMilliseconds(grant.lease_ms)
-    task.created_at.FromMicroseconds(grant.created_at)
-    if grant.checkpoint is not None:
-        task.checkpoint.ParseFromString(grant.checkpoint)
+    task.payload.value = run.payloads[place] or b""
+    task.timeout.FromMilliseconds(run.timeout_ms)
+    task.lease_duration.FromMilliseconds(run.lease_ms)
+    task.created_at.FromMicroseconds(run.created_at)
+    if run.checkpoint is not None:
+        task.checkpoint.ParseFromString(run.checkpoint)
     return task
 
 
-@given(st.lists(grants(), min_size=1, max_size=4), st.integers(-1000, 1000))
-def test_leases_are_encoded_as_the_generated_classes_do(many: list[Grant], priority: int) -> None:
-    """One encoder for all: what it remembers of one lease must not show in another."""
+@given(st.lists(runs(), min_size=1, max_size=4), st.integers(-1000, 1000))
+def test_leases_are_encoded_as_the_generated_classes_do(
+    many: list[GrantRun], priority: int
+) -> None:
+    """One encoder for all: what it remembers of one run must not show in another."""
     encoder = frames.LeaseEncoder()
     kinds = ["startRun", "runFinished", "events.deliverScheduled"]
     lanes = {n: Lane(n, f"queue-{n}", kinds[n - 1], priority + n - 2) for n in (1, 2, 3)}
     frame = b"".join(
-        encoder.encode(g, lanes[g.lane_id], CATALOG.kinds[lanes[g.lane_id].kind], g.payload or b"")
-        for g in many
+        part
+        for run in many
+        for part in encoder.encode(
+            run,
+            lanes[run.lane_id],
+            CATALOG.kinds[lanes[run.lane_id].kind],
+            [payload or b"" for payload in run.payloads],
+        )
     )
     decoded = lease_pb2.LeaseResponse.FromString(frame)
-    assert list(decoded.tasks) == [expected(grant, lanes[grant.lane_id]) for grant in many]
+    assert list(decoded.tasks) == [
+        expected(run, place, lanes[run.lane_id]) for run in many for place in range(len(run.tokens))
+    ]
 
 
 @given(
@@ -102,6 +116,37 @@ def test_good_results_and_bad_ones(
     good = [lease_pb2.LeaseResult(lease_token=token, operation=operation) for token in tokens]
     bad = lease_pb2.LeaseResult(lease_token=b"t", operation=operation, error=status)
     assert list(decoded.results) == [*good, bad]
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=20))
+def test_frames_of_plain_acks_are_told_from_all_others(tokens: list[bytes]) -> None:
+    plain = lease_pb2.LeaseRequest(acks=[{"lease_token": token} for token in tokens])
+    assert frames.plain_acks(plain.SerializeToString()) == tokens
+    others = [lease_pb2.LeaseRequest(), lease_pb2.LeaseRequest(drain=True)]
+    changes: list[dict[str, Any]] = [
+        {"max_in_flight": 3},
+        {"nacks": [{"lease_token": tokens[0]}]},
+        {"heartbeats": [{"lease_token": tokens[0]}]},
+        {"acks": [{"lease_token": tokens[0], "result": {"type_url": "t"}}]},
+        {"acks": [{"lease_token": tokens[0][:-1]}]},
+        {"acks": [{}]},
+    ]
+    for change in changes:
+        others.append(lease_pb2.LeaseRequest(**change))
+        others[-1].MergeFrom(plain)
+    for other in others:
+        assert frames.plain_acks(other.SerializeToString()) is None
+
+
+@given(
+    st.binary(max_size=200)
+    | st.lists(TOKENS).map(lambda t: b"".join(b"\x1a\x1a\x0a\x18" + x for x in t))
+)
+def test_what_is_read_as_plain_acks_is_that(data: bytes) -> None:
+    tokens = frames.plain_acks(data)
+    if tokens is not None:
+        decoded = lease_pb2.LeaseRequest.FromString(data)
+        assert decoded == lease_pb2.LeaseRequest(acks=[{"lease_token": t} for t in tokens])
 
 
 @pytest.mark.parametrize("reason", [1, 2, 3])

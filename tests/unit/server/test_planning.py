@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from workerqueue_server.queue.planning import Planner, Request
 from workerqueue_server.queue.sessions import EndReason, Holding, Session, SessionBook
-from workerqueue_server.store.records import Grant, Lane, QueueLimits
+from workerqueue_server.store.records import GrantRun, Lane, QueueLimits
 
 
 class Deaf:
     """A stream that takes note of nothing."""
 
-    def deliver(self, grants: Sequence[Grant]) -> None:
+    def deliver(self, runs: Sequence[GrantRun]) -> None:
         raise AssertionError("the planner delivers nothing")
 
     def cancel(self, token: bytes, reason: EndReason) -> None:
