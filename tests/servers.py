@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.ports import unused_port
 
 _START_SECONDS = 120.0
-_STOP_SECONDS = 60.0
+_STOP_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _SHOWN_LOG_LINES = 80
 
