@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from xdist.remote import Producer
 from tests.leftovers import none_left
 from tests.parallel import FileByFile, processes, slow_files_first
 from tests.postgres import (
+    RUN_FOLDER,
     ClusterPool,
     Database,
     PostgresCluster,
@@ -25,7 +27,7 @@ from tests.postgres import (
     prepare_account,
 )
 
-_OWN_FOLDER = pytest.StashKey[str]()
+_FOLDER = pytest.StashKey[str]()
 
 # Where it is set, each of the hundreds of processes that tests start compiles all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -54,26 +56,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     _chosen_majors(config)
+    # Whoever ends the tests, ends what they have started too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if _is_main_process(config):
         _use_folder_of_this_run(config)
         prepare_account()
 
 
 def _use_folder_of_this_run(config: pytest.Config) -> None:
-    """A folder for `tmp_path` that no other run knows.
+    """A folder that no other run knows, for `tmp_path` and for what the run's processes share.
 
     The embedded server opens its folder, and all above it, to the account that PostgreSQL runs as;
     the next run of any tests would close the folder that pytest shares between runs.
     """
+    # Short, because there will be sockets in it.
+    folder = tempfile.mkdtemp(prefix="wq-")
+    config.stash[_FOLDER] = os.environ[RUN_FOLDER] = folder
     if config.option.basetemp is None:
-        # Short, because there will be sockets in it.
-        config.option.basetemp = tempfile.mkdtemp(prefix="wq-")
-        config.stash[_OWN_FOLDER] = config.option.basetemp
+        config.option.basetemp = f"{folder}/t"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == pytest.ExitCode.OK and (folder := session.config.stash.get(_OWN_FOLDER, "")):
+    if exitstatus == pytest.ExitCode.OK and (folder := session.config.stash.get(_FOLDER, "")):
         shutil.rmtree(folder, ignore_errors=True)
 
 

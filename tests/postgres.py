@@ -35,6 +35,9 @@ OLDEST_SUPPORTED_MAJOR = 15
 
 SUPERUSER = "postgres"
 
+# The environment variable that names the folder of this run of the tests, if there is one.
+RUN_FOLDER = "TESTS_RUN_FOLDER"
+
 # PostgreSQL refuses to run as root; this is the account that the embedded server uses then, too.
 _ACCOUNT_FOR_ROOT = "pgserver"
 
@@ -126,6 +129,19 @@ class PostgresCluster:
         self._initialize()
 
     def _initialize(self) -> None:
+        """Makes the files, or copies those that this run of the tests has made for the major."""
+        if (folder := os.environ.get(RUN_FOLDER)) is None:
+            self._initdb()
+            return
+        pristine = Path(folder) / f"initdb-{self.major}"
+        with one_at_a_time(f"initdb-{self.major}", folder):
+            if not pristine.exists():
+                self._initdb()
+                _copy(self._data, pristine)
+                return
+        _copy(pristine, self._data)
+
+    def _initdb(self) -> None:
         subprocess.run(
             [
                 self._bin_dir / "initdb",
@@ -297,6 +313,11 @@ class ClusterPool:
         """Destroys them all."""
         for cluster in self._clusters.values():
             cluster.destroy()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder with the owners and modes of its files."""
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def _account_to_run_as(bin_dir: Path) -> str | None:
