@@ -61,6 +61,7 @@ def test_the_quickstart_prints_what_is_shown() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(850)  # grpcurl may have to be built.
 def test_the_grpcurl_transcript_is_real(server: ServerProcess) -> None:
     client = grpcurl()
     if client is None:

@@ -9,6 +9,9 @@ import pytest
 from tests.interop.shell_clients import ShellClient, buf, grpcurl
 from tests.servers import ServerProcess
 
+# grpcurl may have to be built.
+pytestmark = pytest.mark.timeout(850)
+
 
 @pytest.fixture(params=["buf", pytest.param("grpcurl", marks=pytest.mark.slow)])
 def client(request: pytest.FixtureRequest) -> ShellClient:
