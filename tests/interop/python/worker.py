@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 
 from workerqueue.conformance.v1 import conformance_pb2
+from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import lease_pb2, task_pb2, worker_queue_pb2_grpc
 
 KEEPALIVE = (
@@ -241,6 +242,14 @@ class Worker:
     async def handle(self, lease: Lease) -> None:
         """Runs one task to its answer."""
         say("started", lease.task)
+        text = read(lease.task.payload)
+        if text is not None:
+            report = conformance_pb2.Report(text=text, attempt=lease.task.attempt)
+            lease.answer = lease_pb2.AckRequest(
+                lease_token=lease.task.lease_token, result=pack(report)
+            )
+            self.send(lease)
+            return
         script = conformance_pb2.Script()
         lease.task.payload.Unpack(script)
         turns: Iterable[conformance_pb2.Turn] = script.turns or [conformance_pb2.Turn()]
@@ -255,6 +264,20 @@ class Worker:
             await asyncio.sleep(work)
         lease.answer = answer(lease.task, script, turn)
         self.send(lease)
+
+
+def read(payload: Any) -> str | None:
+    """What the kinds that are no Script ask for; None: it is a Script."""
+    email, job = tasks_pb2.ScheduleEmail(), tasks_pb2.RegisterJob()
+    order = conformance_pb2.Order()
+    if payload.Unpack(email):
+        return f"{email.to}: {email.subject}"
+    if payload.Unpack(job):
+        return f"{job.endpoint_id}: {job.job['name']}"
+    if payload.Unpack(order):
+        total = sum(line.count * line.cents for line in order.lines)
+        return f"{order.number}: {total}"
+    return None
 
 
 def answer(

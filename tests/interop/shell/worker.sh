@@ -20,9 +20,17 @@ echo '[]' >"$folder/pending"
 readonly definitions='
   def turn: (.payload.turns // []) as $turns
     | if $turns == [] then {} else $turns[([.attempt, ($turns | length)] | min) - 1] end;
+  # What each kind asks for. 64-bit numbers are strings in JSON.
+  def text: .payload
+    | (."@type" | split("/") | last) as $name
+    | if $name == "workerqueue.tasks.v1.ScheduleEmail" then "\(.to): \(.subject)"
+      elif $name == "workerqueue.tasks.v1.RegisterJob" then "\(.endpoint_id): \(.job.name)"
+      elif $name == "workerqueue.conformance.v1.Order" then
+        "\(.number // "0"): \([.lines[]? | (.count // 0) * (.cents // "0" | tonumber)] | add // 0)"
+      else .text // "" end;
   def report: {
     "@type": "type.googleapis.com/workerqueue.conformance.v1.Report",
-    text: (.payload.text // ""), checkpoint: (.checkpoint.text // ""), attempt: .attempt};
+    text: text, checkpoint: (.checkpoint.text // ""), attempt: .attempt};
   def answer: turn.fail as $fail
     | if $fail == null then {acks: [{lease_token, result: report}]}
       else {nacks: [{lease_token, fail: (

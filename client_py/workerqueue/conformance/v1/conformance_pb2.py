@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from workerqueue.v1 import policy_pb2 as workerqueue_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,workerqueue/conformance/v1/conformance.proto\x12\x1aworkerqueue.conformance.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bworkerqueue/v1/policy.proto\"\x93\x01\n\x06Script\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x05turns\x18\x02 \x03(\x0b\x32 .workerqueue.conformance.v1.Turn:J\xb2\xe1\x18\x46\n\x12\x63onformance.script\x12\x0b\x63onformance \x03*\x02\x08<2\x02\x08\nJ\x19\n\x05\x10\x80\x84\xaf_\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00\"\x7f\n\x04Turn\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\'\n\x04work\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x04\x66\x61il\x18\x03 \x01(\x0b\x32#.workerqueue.conformance.v1.FailureH\x00\x42\x05\n\x03\x65nd\"]\n\x07\x46\x61ilure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpermanent\x18\x03 \x01(\x08\";\n\x06Report\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"\x14\n\x04Mark\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,workerqueue/conformance/v1/conformance.proto\x12\x1aworkerqueue.conformance.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bworkerqueue/v1/policy.proto\"\x93\x01\n\x06Script\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x05turns\x18\x02 \x03(\x0b\x32 .workerqueue.conformance.v1.Turn:J\xb2\xe1\x18\x46\n\x12\x63onformance.script\x12\x0b\x63onformance \x03*\x02\x08<2\x02\x08\nJ\x19\n\x05\x10\x80\x84\xaf_\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00\"\x7f\n\x04Turn\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\'\n\x04work\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x04\x66\x61il\x18\x03 \x01(\x0b\x32#.workerqueue.conformance.v1.FailureH\x00\x42\x05\n\x03\x65nd\"]\n\x07\x46\x61ilure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpermanent\x18\x03 \x01(\x08\"w\n\x05Order\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x34\n\x05lines\x18\x02 \x03(\x0b\x32%.workerqueue.conformance.v1.OrderLine:(\xb2\xe1\x18$\n\x11\x63onformance.order\x12\x0b\x63onformance*\x02\x08<\":\n\tOrderLine\x12\x0f\n\x07\x61rticle\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\r\n\x05\x63\x65nts\x18\x03 \x01(\x03\";\n\x06Report\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"\x14\n\x04Mark\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCRIPT']._loaded_options = None
   _globals['_SCRIPT']._serialized_options = b'\262\341\030F\n\022conformance.script\022\013conformance \003*\002\010<2\002\010\nJ\031\n\005\020\200\204\257_\021\000\000\000\000\000\000\360?!\000\000\000\000\000\000\000\000'
+  _globals['_ORDER']._loaded_options = None
+  _globals['_ORDER']._serialized_options = b'\262\341\030$\n\021conformance.order\022\013conformance*\002\010<'
   _globals['_SCRIPT']._serialized_start=138
   _globals['_SCRIPT']._serialized_end=285
   _globals['_TURN']._serialized_start=287
   _globals['_TURN']._serialized_end=414
   _globals['_FAILURE']._serialized_start=416
   _globals['_FAILURE']._serialized_end=509
-  _globals['_REPORT']._serialized_start=511
-  _globals['_REPORT']._serialized_end=570
-  _globals['_MARK']._serialized_start=572
-  _globals['_MARK']._serialized_end=592
+  _globals['_ORDER']._serialized_start=511
+  _globals['_ORDER']._serialized_end=630
+  _globals['_ORDERLINE']._serialized_start=632
+  _globals['_ORDERLINE']._serialized_end=690
+  _globals['_REPORT']._serialized_start=692
+  _globals['_REPORT']._serialized_end=751
+  _globals['_MARK']._serialized_start=753
+  _globals['_MARK']._serialized_end=773
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,24 @@ class Failure(_message.Message):
     permanent: bool
     def __init__(self, message: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., permanent: bool = ...) -> None: ...
 
+class Order(_message.Message):
+    __slots__ = ("number", "lines")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    lines: _containers.RepeatedCompositeFieldContainer[OrderLine]
+    def __init__(self, number: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[OrderLine, _Mapping]]] = ...) -> None: ...
+
+class OrderLine(_message.Message):
+    __slots__ = ("article", "count", "cents")
+    ARTICLE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    CENTS_FIELD_NUMBER: _ClassVar[int]
+    article: str
+    count: int
+    cents: int
+    def __init__(self, article: _Optional[str] = ..., count: _Optional[int] = ..., cents: _Optional[int] = ...) -> None: ...
+
 class Report(_message.Message):
     __slots__ = ("text", "checkpoint", "attempt")
     TEXT_FIELD_NUMBER: _ClassVar[int]

@@ -111,6 +111,11 @@ class Kit:
         """Refuses new connections and leads nowhere."""
         self._forwarder.target = None
 
+    @property
+    def turned_away(self) -> int:
+        """How many connections were made while it led nowhere."""
+        return self._forwarder.turned_away
+
     def lead_back(self) -> None:
         """Leads to the current server again."""
         self._forwarder.target = self._started[-1].port

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from workerqueue.conformance.v1 import conformance_pb2 as script_pb2
 from workerqueue.v1 import (
@@ -27,8 +28,8 @@ T = TypeVar("T")
 _CALL_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 # Enough for a slow runtime on a busy machine; every limit here only bounds a failure.
-READY_SECONDS = 60.0
-SOON_SECONDS = 20.0
+READY_SECONDS = 180.0
+SOON_SECONDS = 60.0
 
 _ENDED = (
     task_pb2.TASK_STATE_SUCCEEDED,
@@ -61,6 +62,10 @@ class Servers(Protocol):
 
     def cut_off(self) -> None:
         """Refuses new connections and leads nowhere."""
+
+    @property
+    def turned_away(self) -> int:
+        """How many connections were made while it led nowhere."""
 
     def lead_back(self) -> None:
         """Leads to the current server again."""
@@ -170,6 +175,15 @@ class Stage:
             if result.HasField("error"):
                 raise AssertionError(f"the server refused a script: {result.error.message}")
         return [result.task_id for result in answer.results]
+
+    async def enqueue_message(self, payload: Message) -> str:
+        """Stores a task of the payload's kind in the scenario's queue; its id."""
+        request = worker_queue_pb2.EnqueueRequest(
+            options=worker_queue_pb2.TaskOptions(queue=self.queue)
+        )
+        request.payload.Pack(payload)
+        answer = await self.servers.queue_stub.Enqueue(request, timeout=_CALL_SECONDS)
+        return answer.task.task_id
 
     async def task(self, task_id: str) -> task_pb2.Task:
         """The task as it is now, with its attempts."""

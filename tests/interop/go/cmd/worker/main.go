@@ -1,9 +1,10 @@
-// Command worker runs the scripts of the conformance kit.
+// Command worker works on the kinds of the conformance kit and on two of the built-in catalog.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	conformance "example.com/workerqueue-worker/gen/workerqueue/conformance/v1"
+	tasks "example.com/workerqueue-worker/gen/workerqueue/tasks/v1"
 	pb "example.com/workerqueue-worker/gen/workerqueue/v1"
 	"example.com/workerqueue-worker/worker"
 )
@@ -49,13 +51,33 @@ func main() {
 	}
 }
 
-// handle does what the payload says.
+// handle reads the payload as the message that it is, and does the work of that kind.
 func handle(ctx context.Context, task *worker.Task) (proto.Message, error) {
 	say(about("started", task.LeasedTask))
-	script := &conformance.Script{}
-	if err := task.Payload.UnmarshalTo(script); err != nil {
+	payload, err := task.Payload.UnmarshalNew()
+	if err != nil {
 		return nil, &worker.Failure{Type: "WrongPayload", Message: err.Error(), Permanent: true}
 	}
+	switch payload := payload.(type) {
+	case *tasks.ScheduleEmail:
+		return report(task, payload.To+": "+payload.Subject), nil
+	case *tasks.RegisterJob:
+		return report(task, payload.EndpointId+": "+payload.Job.Fields["name"].GetStringValue()), nil
+	case *conformance.Order:
+		total := int64(0)
+		for _, line := range payload.Lines {
+			total += int64(line.Count) * line.Cents
+		}
+		return report(task, fmt.Sprintf("%d: %d", payload.Number, total)), nil
+	case *conformance.Script:
+		return perform(ctx, task, payload)
+	default:
+		return nil, &worker.Failure{Type: "UnknownKind", Message: task.Kind, Permanent: true}
+	}
+}
+
+// perform does what the script says.
+func perform(ctx context.Context, task *worker.Task, script *conformance.Script) (proto.Message, error) {
 	turn := &conformance.Turn{}
 	if count := len(script.Turns); count > 0 {
 		turn = script.Turns[min(int(task.Attempt), count)-1]
@@ -78,12 +100,16 @@ func handle(ctx context.Context, task *worker.Task) (proto.Message, error) {
 			Permanent:  fail.Permanent,
 		}
 	}
-	report := &conformance.Report{Text: script.Text, Attempt: task.Attempt}
+	result := report(task, script.Text)
 	mark := &conformance.Mark{}
 	if task.Checkpoint != nil && task.Checkpoint.UnmarshalTo(mark) == nil {
-		report.Checkpoint = mark.Text
+		result.Checkpoint = mark.Text
 	}
-	return report, nil
+	return result, nil
+}
+
+func report(task *worker.Task, text string) *conformance.Report {
+	return &conformance.Report{Text: text, Attempt: task.Attempt}
 }
 
 type line struct {

@@ -7,23 +7,47 @@ import java.io.PrintStream;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import workerqueue.conformance.v1.Conformance.Mark;
+import workerqueue.conformance.v1.Conformance.Order;
 import workerqueue.conformance.v1.Conformance.Report;
 import workerqueue.conformance.v1.Conformance.Script;
 import workerqueue.conformance.v1.Conformance.Turn;
+import workerqueue.tasks.v1.Tasks.RegisterJob;
+import workerqueue.tasks.v1.Tasks.ScheduleEmail;
 import workerqueue.v1.Lease.CancellationReason;
 import workerqueue.v1.Lease.Fail;
 import workerqueue.v1.Lease.LeasedTask;
 import workerqueue.v1.Lease.Subscribe;
 import workerqueue.v1.TaskOuterClass.TaskError;
 
-/** Runs the scripts of the conformance kit. */
+/** Works on the kinds of the conformance kit and on two of the built-in catalog. */
 public final class Main {
   private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
+  /** Reads the payload as the message that it is, and does the work of that kind. */
   private static Any handle(Worker.Task task) throws Exception {
     LeasedTask leased = task.leased();
     say("started", leased, "");
-    Script script = leased.getPayload().unpack(Script.class);
+    Any payload = leased.getPayload();
+    if (payload.is(ScheduleEmail.class)) {
+      ScheduleEmail email = payload.unpack(ScheduleEmail.class);
+      return report(leased, email.getTo() + ": " + email.getSubject(), "");
+    }
+    if (payload.is(RegisterJob.class)) {
+      RegisterJob job = payload.unpack(RegisterJob.class);
+      String name = job.getJob().getFieldsOrThrow("name").getStringValue();
+      return report(leased, job.getEndpointId() + ": " + name, "");
+    }
+    if (payload.is(Order.class)) {
+      Order order = payload.unpack(Order.class);
+      long total =
+          order.getLinesList().stream().mapToLong(line -> line.getCount() * line.getCents()).sum();
+      return report(leased, order.getNumber() + ": " + total, "");
+    }
+    return perform(task, payload.unpack(Script.class));
+  }
+
+  private static Any perform(Worker.Task task, Script script) throws Exception {
+    LeasedTask leased = task.leased();
     int count = script.getTurnsCount();
     Turn turn =
         count == 0
@@ -46,12 +70,18 @@ public final class Main {
       }
       throw new Worker.Failure(fail.build());
     }
-    Report.Builder report =
-        Report.newBuilder().setText(script.getText()).setAttempt(leased.getAttempt());
-    if (leased.hasCheckpoint()) {
-      report.setCheckpoint(leased.getCheckpoint().unpack(Mark.class).getText());
-    }
-    return Any.pack(report.build());
+    String checkpoint =
+        leased.hasCheckpoint() ? leased.getCheckpoint().unpack(Mark.class).getText() : "";
+    return report(leased, script.getText(), checkpoint);
+  }
+
+  private static Any report(LeasedTask task, String text, String checkpoint) {
+    return Any.pack(
+        Report.newBuilder()
+            .setText(text)
+            .setCheckpoint(checkpoint)
+            .setAttempt(task.getAttempt())
+            .build());
   }
 
   private static void say(String event, LeasedTask task, String reason) {
