@@ -28,7 +28,11 @@ def clean_environment() -> dict[str, str]:
 
 
 def run(
-    *command: str | Path, cwd: Path, check: bool = True, merge: bool = True
+    *command: str | Path,
+    cwd: Path,
+    check: bool = True,
+    merge: bool = True,
+    seconds: float = _SECONDS,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command that knows nothing of this checkout.
 
@@ -42,7 +46,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if merge else subprocess.PIPE,
         text=True,
-        timeout=_SECONDS,
+        timeout=seconds,
         check=False,
     )
     if check and done.returncode:
