@@ -145,36 +145,39 @@ class Enqueuer:
         return stored
 
     async def _flush(self, tasks: list[NewTask]) -> list[EnqueueResult]:
-        batch = NewTasks()
-        places: dict[bytes, int] = {}
-        specs: dict[Spec, int] = {}
-        first_of: list[int] = []
-        for place, task in enumerate(tasks):
-            # The first of a repeated id is stored; the others are told that it exists.
-            first = places.setdefault(task.task_id, place)
-            first_of.append(first)
-            if first != place:
-                continue
-            spec_no = specs.setdefault(task.spec, len(specs))
-            batch.ids.append(task.task_id)
-            batch.payloads.append(task.payload)
-            batch.keys.append(task.concurrency_key)
-            batch.spec_nos.append(spec_no)
-            batch.client_ids = batch.client_ids or task.client_id
+        # The first of a repeated id is stored; the others are told that it exists.
+        first_of: dict[bytes, NewTask] = {}
+        for task in tasks:
+            first_of.setdefault(task.task_id, task)
+        batch, specs = _gather(list(first_of.values()))
         lane_ids = await self._lanes.ids([(s.queue, s.kind, s.priority) for s in specs])
         batch.specs = [spec.as_json(lane_id) for spec, lane_id in zip(specs, lane_ids, strict=True)]
         stored = await self._store_and_hand_over(batch, lane_ids)
-        if not stored.existed and len(places) == len(tasks):
-            self._journal.created(list(specs), batch.spec_nos)
+        if not stored.existed and len(first_of) == len(tasks):
+            self._journal.created(specs, batch.spec_nos)
             return [EnqueueResult(stored.stored_at, Outcome.CREATED)] * len(tasks)
         results = [
             EnqueueResult(
                 stored.stored_at,
                 Outcome.EXISTED
-                if first != place or task.task_id in stored.existed
+                if first_of[task.task_id] is not task or task.task_id in stored.existed
                 else Outcome.CREATED,
             )
-            for place, (task, first) in enumerate(zip(tasks, first_of, strict=True))
+            for task in tasks
         ]
         self._journal.enqueued(tasks, results)
         return results
+
+
+def _gather(tasks: Sequence[NewTask]) -> tuple[NewTasks, list[Spec]]:
+    """The tasks as columns, and their specs in the order of the numbers that they have there."""
+    ids, client_ids, specs, payloads, keys, *_ = zip(*tasks, strict=True)
+    numbers = {spec: number for number, spec in enumerate(dict.fromkeys(specs))}
+    batch = NewTasks(
+        ids=list(ids),
+        payloads=list(payloads),
+        keys=list(keys),
+        spec_nos=list(map(numbers.__getitem__, specs)),
+        client_ids=any(client_ids),
+    )
+    return batch, list(numbers)

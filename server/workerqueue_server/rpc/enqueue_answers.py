@@ -13,7 +13,7 @@ from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec
 from workerqueue_server.queue.errors import QueueError
 from workerqueue_server.queue.keyed import is_keyed
-from workerqueue_server.rpc.frames import uuid_text, varint
+from workerqueue_server.rpc.frames import batch_results, uuid_text, varint
 from workerqueue_server.rpc.status import status_of
 from workerqueue_server.rpc.views import enqueue_outcome, stored_task, task_view
 from workerqueue_server.store.reads import ReadStore
@@ -65,6 +65,10 @@ class EnqueueAnswers:
         include_tasks: bool,
     ) -> bytes:
         """An EnqueueBatchResponse of so many items: those refused by place, the others in order."""
+        if not (refused or include_tasks) and _all_alike(results):
+            # The usual answer: all were created by one write.
+            outcome = enqueue_outcome(results[0].outcome)
+            return batch_results([task.task_id for task in tasks], outcome)
         views: Sequence[bytes | None] = [None] * len(tasks)
         if include_tasks:
             views = await self._views(tasks, results)
@@ -150,6 +154,16 @@ class EnqueueAnswers:
         view.ClearField("payload")
         shared = self._shared[spec, stored_at] = view.SerializeToString()
         return shared
+
+
+def _all_alike(results: Sequence[EnqueueResult]) -> bool:
+    """Whether there are some and all say the same, of the task itself."""
+    if not results:
+        return False
+    first = results[0]
+    return (
+        first.error is None and first.task_id is None and all(result is first for result in results)
+    )
 
 
 def _stored(task_id: bytes, outcome: int, view: bytes | None) -> bytes:

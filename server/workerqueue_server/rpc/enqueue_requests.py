@@ -45,12 +45,42 @@ class EnqueueReader:
         self._catalog = catalog
         # Equal options share one spec, and so one place in the batch's list of specs.
         self._specs: dict[tuple[str, bytes], Spec] = {}
+        # The same for options that say nothing of one task alone: no key, no uniqueness.
+        self._plain: dict[tuple[str, bytes], Spec] = {}
 
     def read(self, request: worker_queue_pb2.EnqueueRequest) -> NewTask:
         """The task. Raises InvalidTask, UnknownKind or TooLarge."""
         payload = self._payload(request)
+        kind = payload.kind
         task_id = read_task_id(request.task_id) if request.task_id else None
-        options = request.options
+        unique = None
+        # Most tasks of a batch have the same options, and these cost more to read than to compare. Bytes
+        # that differ for equal options (in the order of a map) only cost the reading.
+        data = request.options.SerializeToString() if request.HasField("options") else b""
+        spec = self._plain.get((kind.name, data))
+        if spec is not None:
+            key = _policy_key(payload, kind.concurrency_key, _CONCURRENCY)
+            job_key = _policy_key(payload, kind.job_key, _JOB)
+        else:
+            spec, key, job_key, unique = self._read_options(payload, request.options)
+            if not _is_of_one_task(request.options):
+                if len(self._plain) >= _MAX_SPECS:
+                    self._plain.clear()
+                self._plain[kind.name, data] = spec
+        return NewTask(
+            task_id or new_task_id(),
+            task_id is not None,
+            spec,
+            payload.data,
+            key or None,
+            job_key or None,
+            unique,
+        )
+
+    def _read_options(
+        self, payload: _Payload, options: worker_queue_pb2.TaskOptions
+    ) -> tuple[Spec, str | None, str | None, bytes | None]:
+        """Spec, concurrency key, job key and unique key. Raises InvalidTask."""
         kind = payload.kind
         spec = self._spec(kind, options)
         if options.HasField("concurrency_key"):
@@ -74,15 +104,7 @@ class EnqueueReader:
                 options.unique,
                 spec.fields.get("unique_period_ms"),
             )
-        return NewTask(
-            task_id or new_task_id(),
-            task_id is not None,
-            spec,
-            payload.data,
-            key or None,
-            job_key or None,
-            unique,
-        )
+        return spec, key, job_key, unique
 
     def _spec(self, kind: Kind, options: worker_queue_pb2.TaskOptions) -> Spec:
         if options.HasField("concurrency_key") or options.HasField("job_key"):
@@ -103,8 +125,9 @@ class EnqueueReader:
     def _payload(self, request: worker_queue_pb2.EnqueueRequest) -> _Payload:
         form = request.WhichOneof("payload_form")
         if form == "payload":
-            kind = self._catalog.by_type_url(request.payload.type_url, "payload.type_url")
-            data = request.payload.value
+            packed = request.payload
+            kind = self._catalog.by_type_url(packed.type_url, "payload.type_url")
+            data = packed.value
             _check_size(len(data), "payload")
             return _Payload(kind, self._catalog.parse(kind, data, "payload"), data, "payload")
         if form == "dynamic":
@@ -115,6 +138,14 @@ class EnqueueReader:
             _check_size(len(data), "dynamic.args")
             return _Payload(kind, message, data, "dynamic.args")
         raise InvalidTask([Violation("payload", "is required: set payload or dynamic")])
+
+
+def _is_of_one_task(options: worker_queue_pb2.TaskOptions) -> bool:
+    return (
+        options.HasField("concurrency_key")
+        or options.HasField("job_key")
+        or options.HasField("unique")
+    )
 
 
 def _check_size(size: int, field: str) -> None:

@@ -152,6 +152,16 @@ def uuid_text(task_id: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def batch_results(task_ids: Sequence[bytes], outcome: int) -> bytes:
+    """EnqueueBatchResponse.results entries with these tasks and one outcome for all."""
+    number = varint(outcome)
+    layout = b"\x0a%b\x0a\x24%%b-%%b-%%b-%%b-%%b\x10%b" % (varint(39 + len(number)), number)
+    texts = map(hexlify, task_ids)
+    return b"".join(
+        [layout % (t[:8], t[8:12], t[12:16], t[16:20], t[20:]) for t in texts],
+    )
+
+
 def milliseconds(value: int) -> Duration:
     """A Duration of so many milliseconds."""
     return Duration(seconds=value // 1000, nanos=value % 1000 * 1_000_000)

@@ -67,15 +67,13 @@ def _fixed(element_oid: int, width: int, items: Sequence[bytes]) -> bytes:
 def _varying(element_oid: int, items: Sequence[bytes | None]) -> bytes:
     if not items:
         return pack(">iiI", 0, 0, element_oid)
-    parts = [_header(element_oid, len(items), has_null=True)]
     length = _INT32.pack
-    for item in items:
-        if item is None:
-            parts.append(_NULL)
-        else:
-            parts.append(length(len(item)))
-            parts.append(item)
-    return b"".join(parts)
+    parts = [
+        part
+        for item in items
+        for part in ((length(len(item)), item) if item is not None else (_NULL,))
+    ]
+    return _header(element_oid, len(items), has_null=True) + b"".join(parts)
 
 
 class _ArrayDumper(Dumper):

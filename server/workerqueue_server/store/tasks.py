@@ -97,7 +97,7 @@ class TaskStore:
 
         With requests, leases are granted in the same transaction once the tasks are stored.
         """
-        keys = TextArray(tasks.keys) if any(key is not None for key in tasks.keys) else None
+        keys = TextArray(tasks.keys) if tasks.keys.count(None) < len(tasks.keys) else None
         first, last = (min(tasks.ids), max(tasks.ids)) if tasks.client_ids else (None, None)
         steps: list[tuple[str, Parameters | None]] = [
             (

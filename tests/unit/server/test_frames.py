@@ -10,7 +10,7 @@ from google.rpc import code_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerqueue.v1 import lease_pb2
+from workerqueue.v1 import lease_pb2, worker_queue_pb2
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.rpc import frames
 from workerqueue_server.store.records import GrantRun, Lane
@@ -153,6 +153,14 @@ def test_what_is_read_as_plain_acks_is_that(data: bytes) -> None:
 def test_a_cancellation(reason: int) -> None:
     decoded = lease_pb2.LeaseResponse.FromString(frames.cancellation(b"token", reason))
     assert [(c.lease_token, c.reason) for c in decoded.cancellations] == [(b"token", reason)]
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=9), st.sampled_from([1, 2, 3, 300]))
+def test_batch_results_of_one_outcome(ids: list[bytes], outcome: int) -> None:
+    decoded = worker_queue_pb2.EnqueueBatchResponse.FromString(frames.batch_results(ids, outcome))
+    assert [(uuid.UUID(r.task_id).bytes, r.outcome) for r in decoded.results] == [
+        (task_id, outcome) for task_id in ids
+    ]
 
 
 @given(st.integers(0, 2**63 - 1))
