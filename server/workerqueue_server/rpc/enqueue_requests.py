@@ -54,8 +54,8 @@ class EnqueueReader:
         kind = payload.kind
         task_id = read_task_id(request.task_id) if request.task_id else None
         unique = None
-        # Most tasks of a batch have the same options, and these cost more to read than to compare. Bytes
-        # that differ for equal options (in the order of a map) only cost the reading.
+        # Most tasks of a batch have the same options, and these cost more to read than to compare.
+        # Bytes that differ for equal options (in the order of a map) only cost the reading.
         data = request.options.SerializeToString() if request.HasField("options") else b""
         spec = self._plain.get((kind.name, data))
         if spec is not None:

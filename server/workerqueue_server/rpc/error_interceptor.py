@@ -45,6 +45,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return refusing(UnknownMethod(name))
         if name.rpartition("/")[0].removeprefix("/") in self._own:
             return handler
+        if handler.request_deserializer is None:
+            # Ours as well: another interceptor refuses the call.
+            return handler
         return _guarded(handler, name)
 
 

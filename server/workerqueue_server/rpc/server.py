@@ -13,7 +13,6 @@ from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.rpc.access import AccessInterceptor
 from workerqueue_server.rpc.error_interceptor import ErrorInterceptor
-from workerqueue_server.rpc.handlers import Context
 from workerqueue_server.rpc.worker_queue import WorkerQueueService
 from workerqueue_server.rpc.worker_queue_admin import WorkerQueueAdminService
 
@@ -38,12 +37,6 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-class _Health(health.aio.HealthServicer):
-    async def List(self, _: object, context: Context) -> None:
-        # gRPC's servicer has it from its base, which raises, and that would be logged as a fault.
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask Check for one service")
-
-
 class RpcServer:
     """The gRPC server of one engine."""
 
@@ -66,7 +59,7 @@ class RpcServer:
             interceptors=interceptors,
             options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))),
         )
-        self._health = _Health()
+        self._health = health.aio.HealthServicer()
         self._service = WorkerQueueService(engine)
         self._admin = WorkerQueueAdminService(engine)
         self._server.add_generic_rpc_handlers((self._service.handler(), self._admin.handler()))
