@@ -136,13 +136,13 @@ class Ledger:
         with self._lock:
             self._open_streams.add(stream)
 
-    def take_answers(self, stream: int, now: float) -> list[Answer]:
-        """The next frame's worth of answers, marked as sent on ``stream``.
+    def take_answers(self, stream: int, now: float) -> list[tuple[bytes, Answer]]:
+        """The next frame's worth of tokens and answers, marked as sent on ``stream``.
 
         None for a stream that was requeued: its writer may still be about to write one more frame,
         and what it took would be lost.
         """
-        taken: list[Answer] = []
+        taken: list[tuple[bytes, Answer]] = []
         size = 0
         with self._lock:
             if stream not in self._open_streams:
@@ -151,15 +151,14 @@ class Ledger:
                 self._outbox.append(heapq.heappop(self._retries)[2])
             while self._outbox and len(taken) < MAX_ANSWERS_PER_FRAME and size < MAX_FRAME_BYTES:
                 lease = self._outbox.popleft()
-                if lease.answer is None or lease.token not in self._leases:
+                answer = lease.answer
+                if answer is None or lease.token not in self._leases:
                     continue
                 lease.sent_on = stream
-                taken.append(lease.answer)
+                taken.append((lease.token, answer))
                 # A plain ack is tiny; asking each for its size would cost more than it tells.
-                if isinstance(lease.answer, lease_pb2.NackRequest) or lease.answer.HasField(
-                    "result"
-                ):
-                    size += lease.answer.ByteSize()
+                if answer is not answers.PLAIN_ACK:
+                    size += answer.ByteSize()
         return taken
 
     def heartbeats(self, stream: int) -> list[lease_pb2.HeartbeatRequest]:

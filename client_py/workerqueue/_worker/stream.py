@@ -25,6 +25,7 @@ from workerqueue._channel import Metadata
 from workerqueue._convert import from_duration
 from workerqueue._errors import CancelReason, UnavailableError, WorkerQueueError
 from workerqueue._status import from_rpc_error
+from workerqueue._worker import answers
 from workerqueue._worker.lease import Lease
 from workerqueue._worker.ledger import Ledger
 from workerqueue.v1 import lease_pb2, worker_queue_pb2_grpc
@@ -222,19 +223,16 @@ class Stream:
 
     def _next_frame(self) -> lease_pb2.LeaseRequest | None:
         now = time.monotonic()
-        answers = self._ledger.take_answers(self.number, now)
+        taken = self._ledger.take_answers(self.number, now)
         beats = self._heartbeats(now)
         window, draining = self._desk.window(), self._desk.draining()
-        if (
-            not answers
-            and not beats
-            and window == self._sent_window
-            and draining == self._sent_drain
-        ):
+        if not taken and not beats and window == self._sent_window and draining == self._sent_drain:
             return None
         frame = lease_pb2.LeaseRequest(heartbeats=beats)
-        for answer in answers:
-            if isinstance(answer, lease_pb2.AckRequest):
+        for token, answer in taken:
+            if answer is answers.PLAIN_ACK:
+                frame.acks.add(lease_token=token)
+            elif isinstance(answer, lease_pb2.AckRequest):
                 frame.acks.append(answer)
             else:
                 frame.nacks.append(answer)

@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from bench import peers
+from bench.chart import as_svg
 from bench.environment import describe
-from bench.report import Result, as_table, percentile_line
-from bench.scenarios import SCENARIOS, Plan, Sample, Scenario
-from bench.stage import Stage, StageError, cluster, served
-
-_WARM_UP_SHARE = 0.1
+from bench.measuring import measure
+from bench.model import Plan, Result, Scenario
+from bench.report import as_json, as_table, further_lines
+from bench.scenarios import GROUPS, SCENARIOS
+from bench.stage import StageError, cluster
 
 
 def _list_scenarios(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
-        for scenario in SCENARIOS.values():
-            click.echo(f"{scenario.name:16}{scenario.title} (beside: {scenario.plain_title})")
+        for group in GROUPS:
+            click.echo(f"{group}:")
+            for scenario in SCENARIOS.values():
+                if scenario.group == group:
+                    beside = f"(beside: {scenario.beside})"
+                    click.echo(f"  {scenario.name:20}{scenario.title} {beside}")
         context.exit()
 
 
+def _chosen(names: tuple[str, ...]) -> list[Scenario]:
+    """The scenarios by name or group, each once; by default the quick ones."""
+    wanted = names or ("throughput", "latency")
+    return [s for s in SCENARIOS.values() if s.name in wanted or s.group in wanted]
+
+
 @click.command()
-@click.argument("names", metavar="[SCENARIO]...", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.argument(
+    "names",
+    metavar="[SCENARIO|GROUP]...",
+    nargs=-1,
+    type=click.Choice([*SCENARIOS, *GROUPS]),
+)
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_scenarios)
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Samples.")
 @click.option("--tasks", default=100_000, show_default=True, type=click.IntRange(1_000))
 @click.option("--window", default=4_000, show_default=True, help="What a worker may hold at once.")
 @click.option("--in-flight", type=click.IntRange(1), help="Calls in flight [by scenario].")
 @click.option("--processes", default=1, show_default=True, help="Server processes.")
+@click.option("--minutes", default=0.0, help="How long memory-speed goes on.")
+@click.option(
+    "--stock",
+    default=1_000_000,
+    show_default=True,
+    type=click.IntRange(1_000),
+    help="Tasks present beside the measured ones in the flat scenarios; a tenth of them with keys.",
+)
 @click.option("--dsn", help="A PostgreSQL to measure on; without it an embedded one is started.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write results here.")
+@click.option("--chart", type=click.Path(path_type=Path), help="Draw the ratios here, as SVG.")
+@click.option(
+    "--peers",
+    "with_peers",
+    is_flag=True,
+    help="Install other queues into .bench-peers and measure them on the same PostgreSQL.",
+)
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, file_okay=False),
@@ -50,80 +79,72 @@ def main(
     window: int,
     in_flight: int | None,
     processes: int,
+    minutes: float,
+    stock: int,
     dsn: str | None,
     json_file: Path | None,
+    chart: Path | None,
+    with_peers: bool,
     profile: Path | None,
 ) -> None:
-    """Measure the queue and, beside it, the same work in plain SQL.
+    """Measure the queue and, beside it, the same work in plain SQL or without a pressure.
 
-    Each sample of a scenario is taken right after one of plain SQL on the same PostgreSQL; the
-    first, smaller one is a warm-up and is not counted.
+    Each sample is taken in turns with what it is held against, on the same PostgreSQL, so that the
+    ratio says something on a machine that is busy with other things too. The first, smaller sample
+    is a warm-up and is not counted. Without names: throughput and latency.
     """
     # What was started must also be stopped when this process is asked to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if profile is not None:
         profile.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if Console().is_terminal else 140)
-    plan = Plan(tasks, window, in_flight)
-    chosen = [SCENARIOS[name] for name in names or SCENARIOS]
+    plan = Plan(tasks, window, in_flight, minutes, stock)
+    results: list[Result] = []
+    compared: list[peers.Comparison] = []
     try:
         with cluster(dsn) as admin_dsn:
             environment = describe(admin_dsn)
             click.echo("; ".join(f"{name} {value}" for name, value in environment.items()))
+            if with_peers:
+                compared = peers.compare(admin_dsn, tasks, repeats, _tell)
             results = [
-                _measure(scenario, plan, repeats, processes, admin_dsn, profile)
-                for scenario in chosen
+                measure(scenario, plan, repeats, processes, admin_dsn, _tell, profile)
+                for scenario in (_chosen(names) if names or not with_peers else ())
             ]
     except StageError as error:
         raise click.ClickException(str(error)) from error
-    console.print(as_table(results))
-    for result in results:
-        if result.percentiles:
-            click.echo(percentile_line(result))
+    _show(results, compared)
     if json_file is not None:
-        report = {"environment": environment, "results": [r.as_json() for r in results]}
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+        json_file.write_text(_as_json(environment, results, compared))
+    if chart is not None:
+        chart.write_text(as_svg(results, environment))
 
 
-def _measure(
-    scenario: Scenario,
-    plan: Plan,
-    repeats: int,
-    processes: int,
-    admin_dsn: str,
-    profile: Path | None,
-) -> Result:
-    sized = scenario.sized(plan)
-    warm_up = scenario.sized(Plan(int(plan.tasks * _WARM_UP_SHARE), plan.window, plan.in_flight))
-    samples: list[Sample] = []
-    with served(admin_dsn, scenario.name, processes) as stage:
-        scenario.measure(stage, warm_up, "bench-warm-up")
-        recorder = _record(stage, profile / f"{scenario.name}.txt") if profile else None
-        for number in range(1, repeats + 1):
-            sample = scenario.measure(stage, sized, f"bench-{number}")
-            samples.append(sample)
-            click.echo(
-                f"  {scenario.name} {number}/{repeats}: {sample.value:,.2f} {scenario.unit} "
-                f"(plain SQL {sample.plain:,.2f})",
-                err=True,
-            )
-        if recorder is not None:
-            recorder.send_signal(signal.SIGINT)
-            recorder.wait()
-    return Result(scenario, sized.tasks, samples)
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
-def _record(stage: Stage, file: Path) -> subprocess.Popen[bytes]:
-    recorder = shutil.which("py-spy")
-    if recorder is None:
-        raise StageError("--profile needs py-spy on PATH")
-    command = [recorder, "record", "--format", "raw", "--output", os.fspath(file)]
-    command += ["--duration", "unlimited", "--pid", str(stage.server.pid)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def _show(results: list[Result], compared: list[peers.Comparison]) -> None:
+    console = Console(width=None if Console().is_terminal else 140)
+    if compared:
+        console.print(peers.as_table(compared))
+    for comparison in compared:
+        click.echo(f"{comparison.name}: {comparison.settings}")
+    if results:
+        console.print(as_table(results))
+    for result in results:
+        for line in further_lines(result):
+            click.echo(line)
+
+
+def _as_json(
+    environment: dict[str, str], results: list[Result], compared: list[peers.Comparison]
+) -> str:
+    report = {
+        "environment": environment,
+        "results": [as_json(result) for result in results],
+        "peers": [peers.as_json(comparison) for comparison in compared],
+    }
+    return json.dumps(report, indent=2) + "\n"
 
 
 if __name__ == "__main__":

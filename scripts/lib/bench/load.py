@@ -8,11 +8,12 @@ machine share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, TypedDict
 
 import grpc
@@ -34,18 +35,31 @@ if TYPE_CHECKING:
 
 # 36 bytes of id beside the message's own: what a task that names one object carries.
 _ID = "run_01J9Z3M8V4T6Q2X7C5B1N0K8P9-000001"
-_CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 16 << 20),)
+# Channels of one process share connections unless they are told not to.
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_STREAMS_PER_CONNECTION = 10
+_PACED_BATCH = 100
 
 
 class Order(TypedDict):
     """What a load process is told to do."""
 
     target: str
-    queue: str
+    # Where tasks go and are taken from, in turns.
+    queues: list[str]
+    # What a worker asks for besides.
+    beside: list[str]
     tasks: int
+    # Of each stream.
     window: int
     in_flight: int
     batch: int
+    streams: int
+    # Tasks a second, of a load that is paced.
+    rate: float
 
 
 class Report(TypedDict):
@@ -74,10 +88,22 @@ class _Stopwatch:
         )
 
 
-def _request(order: Order, run: str = _ID) -> EnqueueRequest:
+def _request(queue: str, run: str = _ID) -> EnqueueRequest:
     payload = Any()
     payload.Pack(RunFinished(id=run))
-    return EnqueueRequest(payload=payload, options=TaskOptions(queue=order["queue"]))
+    return EnqueueRequest(payload=payload, options=TaskOptions(queue=queue))
+
+
+def _batch_requests(order: Order) -> list[EnqueueBatchRequest]:
+    """One batch to send again and again, or one for each queue."""
+    return [
+        EnqueueBatchRequest(tasks=[_request(queue)] * _per_queue(order))
+        for queue in order["queues"]
+    ]
+
+
+def _per_queue(order: Order) -> int:
+    return min(order["batch"], order["tasks"] // len(order["queues"]))
 
 
 async def _stub(channel: grpc.aio.Channel) -> WorkerQueueAsyncStub:
@@ -87,7 +113,7 @@ async def _stub(channel: grpc.aio.Channel) -> WorkerQueueAsyncStub:
 
 async def enqueue(order: Order, gate: Gate) -> Report:
     """Enqueue calls, so many in flight."""
-    request = _request(order)
+    request = _request(order["queues"][0])
     async with grpc.aio.insecure_channel(order["target"], _CHANNEL_OPTIONS) as channel:
         stub = await _stub(channel)
 
@@ -109,7 +135,7 @@ async def enqueue_client(order: Order, gate: Gate) -> Report:
 
         async def call(times: int) -> None:
             for _ in range(times):
-                await client.enqueue(payload, queue=order["queue"])
+                await client.enqueue(payload, queue=order["queues"][0])
 
         await call(1)
         await gate()
@@ -121,16 +147,14 @@ async def enqueue_client(order: Order, gate: Gate) -> Report:
 
 async def batch(order: Order, gate: Gate) -> Report:
     """EnqueueBatch calls, so many in flight."""
-    request = EnqueueBatchRequest(tasks=[_request(order)] * order["batch"])
+    requests = _batch_requests(order)
     async with grpc.aio.insecure_channel(order["target"], _CHANNEL_OPTIONS) as channel:
         stub = await _stub(channel)
-        calls = iter(range(order["tasks"] // order["batch"]))
+        calls = iter(range(order["tasks"] // _per_queue(order)))
 
         async def call() -> None:
-            for _ in calls:
-                response = await stub.EnqueueBatch(request)
-                if any(result.HasField("error") for result in response.results):
-                    raise RuntimeError(f"an item was refused: {response.results[0].error}")
+            for number in calls:
+                await _store(stub, requests[number % len(requests)])
 
         await gate()
         watch = _Stopwatch()
@@ -138,16 +162,41 @@ async def batch(order: Order, gate: Gate) -> Report:
         return watch.report()
 
 
-class _Leases:
-    """A worker on one stream: acks the tasks of a frame in one frame, and checks the answers."""
+async def _store(stub: WorkerQueueAsyncStub, request: EnqueueBatchRequest) -> None:
+    response = await stub.EnqueueBatch(request)
+    if any(result.HasField("error") for result in response.results):
+        raise RuntimeError(f"an item was refused: {response.results[0].error}")
 
-    def __init__(self, order: Order) -> None:
+
+async def paced(order: Order, gate: Gate) -> Report:
+    """EnqueueBatch calls of 100 tasks at a steady rate."""
+    request = EnqueueBatchRequest(tasks=[_request(order["queues"][0])] * _PACED_BATCH)
+    async with grpc.aio.insecure_channel(order["target"], _CHANNEL_OPTIONS) as channel:
+        stub = await _stub(channel)
+        await gate()
+        watch = _Stopwatch()
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        async with asyncio.TaskGroup() as calls:
+            for _ in range(order["tasks"] // _PACED_BATCH):
+                due += _PACED_BATCH / order["rate"]
+                await asyncio.sleep(due - loop.time())
+                calls.create_task(_store(stub, request))
+        return watch.report()
+
+
+class _Leases:
+    """One stream of a worker: acks the tasks of a frame in one frame, and checks the answers."""
+
+    def __init__(self, order: Order, number: int = 0) -> None:
         self._order = order
+        self._worker_id = f"bench-{number}"
 
     async def open(self, channel: grpc.aio.Channel) -> None:
         """Subscribes with a closed window, so that the start of the work can be told apart."""
         self._call = (await _stub(channel)).Lease()
-        subscribe = Subscribe(worker_id="bench", queues=[self._order["queue"]])
+        queues = [*self._order["queues"], *self._order["beside"]]
+        subscribe = Subscribe(worker_id=self._worker_id, queues=queues)
         await self._call.write(LeaseRequest(subscribe=subscribe))
         await self.read()
 
@@ -172,17 +221,59 @@ class _Leases:
         return len(frame.results)
 
 
+@contextlib.asynccontextmanager
+async def _opened(order: Order) -> AsyncIterator[list[_Leases]]:
+    """So many streams, ten on a connection."""
+    streams = [_Leases(order, number) for number in range(order["streams"])]
+    async with contextlib.AsyncExitStack() as stack:
+        for start in range(0, len(streams), _STREAMS_PER_CONNECTION):
+            channel = await stack.enter_async_context(
+                grpc.aio.insecure_channel(order["target"], _CHANNEL_OPTIONS)
+            )
+            for stream in streams[start : start + _STREAMS_PER_CONNECTION]:
+                await stream.open(channel)
+        yield streams
+
+
 async def drain(order: Order, gate: Gate) -> Report:
-    """Leases and acks until so many acks are confirmed."""
-    leases = _Leases(order)
-    async with grpc.aio.insecure_channel(order["target"], _CHANNEL_OPTIONS) as channel:
-        await leases.open(channel)
+    """Leases and acks, on all streams, until so many acks are confirmed."""
+    confirmed = 0
+    enough = asyncio.Event()
+
+    async def work(stream: _Leases) -> None:
+        nonlocal confirmed
+        await stream.begin()
+        while confirmed < order["tasks"]:
+            confirmed += await stream.finish(await stream.read())
+        enough.set()
+
+    async with _opened(order) as streams:
         await gate()
         watch = _Stopwatch()
-        await leases.begin()
-        confirmed = 0
-        while confirmed < order["tasks"]:
-            confirmed += await leases.finish(await leases.read())
+        if len(streams) == 1:
+            await work(streams[0])
+            return watch.report()
+        working = [asyncio.create_task(work(stream)) for stream in streams]
+        waiting = asyncio.create_task(enough.wait())
+        done, _ = await asyncio.wait((*working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        report = watch.report()
+        # The streams that were left without tasks wait for more.
+        for task in (*working, waiting):
+            task.cancel()
+        await asyncio.gather(*working, waiting, return_exceptions=True)
+        return report
+
+
+async def idle(order: Order, gate: Gate) -> Report:
+    """Streams that wait for tasks which never come, until the process is killed."""
+    async with _opened(order) as streams:
+        for stream in streams:
+            await stream.begin()
+        await gate()
+        watch = _Stopwatch()
+        await asyncio.Event().wait()
         return watch.report()
 
 
@@ -191,7 +282,7 @@ async def drain_worker(order: Order, gate: Gate) -> Report:
     running = max(1, order["window"] // 4)
     worker = Worker(
         order["target"],
-        queues=[order["queue"]],
+        queues=order["queues"],
         concurrency=running,
         prefetch=order["window"] - running,
     )
@@ -241,14 +332,14 @@ async def trickle(order: Order, gate: Gate) -> Report:
         for _ in range(order["tasks"]):
             await asyncio.sleep(pause.uniform(0.005, 0.025))
             started = time.monotonic_ns()
-            await stub.Enqueue(_request(order, str(started)))
+            await stub.Enqueue(_request(order["queues"][0], str(started)))
             calls.append((time.monotonic_ns() - started) / 1e9)
         return watch.report(calls)
 
 
 LOADS: dict[str, Load] = {
     load.__name__.replace("_", "-"): load
-    for load in (enqueue, enqueue_client, batch, drain, drain_worker, receive, trickle)
+    for load in (enqueue, enqueue_client, batch, paced, drain, drain_worker, idle, receive, trickle)
 }
 
 

@@ -22,7 +22,8 @@ from psycopg.conninfo import make_conninfo
 
 from workerqueue_server.store.embedded import EmbeddedPostgres
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
+_COUNTED_SECONDS = 11.0
 
 
 class StageError(Exception):
@@ -31,17 +32,32 @@ class StageError(Exception):
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds and bytes of WAL used so far."""
+    """CPU seconds (each server process by itself) and bytes of WAL used so far."""
 
-    server: float
+    server: tuple[float, ...]
     postgres: float
     wal: int
 
     def since(self, start: Usage) -> Usage:
         """What was used between two looks."""
         return Usage(
-            self.server - start.server, self.postgres - start.postgres, self.wal - start.wal
+            tuple(now - then for now, then in zip(self.server, start.server, strict=True)),
+            self.postgres - start.postgres,
+            self.wal - start.wal,
         )
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What a database has written so far."""
+
+    commits: int
+    # Row versions that were made dead: what vacuum has to clean up.
+    dead: int
+    updates: int
+    # Updates in place, which touched no index.
+    hot: int
+    wal: int
 
 
 @dataclass(frozen=True)
@@ -60,10 +76,36 @@ class Stage:
             ).fetchone()
         assert row is not None
         return Usage(
-            sum(_cpu_seconds(p) for p in [self.server, *self.server.children(recursive=True)]),
+            tuple(_cpu_seconds(process) for process in self.processes()),
             _postgres_seconds(self._postmaster()),
             row[1],
         )
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's processes, the first one first."""
+        return [self.server, *sorted(self.server.children(recursive=True), key=lambda p: p.pid)]
+
+    def resident_mb(self) -> float:
+        """Memory of the largest server process, in MB."""
+        return max(process.memory_info().rss for process in self.processes()) / 1e6
+
+    def writes(self) -> Writes:
+        """What was written up to some seconds ago: PostgreSQL counts with a delay.
+
+        An idle backend reports what it did within 10 s.
+        """
+        time.sleep(_COUNTED_SECONDS)
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            row = connection.execute(
+                "select xact_commit, t.dead, t.updates, t.hot, "
+                "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8 "
+                "from pg_stat_database, (select sum(n_tup_upd + n_tup_del)::int8 as dead, "
+                "sum(n_tup_upd)::int8 as updates, sum(n_tup_hot_upd)::int8 as hot "
+                "from pg_stat_user_tables where schemaname = 'workerqueue') t "
+                "where datname = current_database()"
+            ).fetchone()
+        assert row is not None
+        return Writes(*row)
 
     def settle(self) -> None:
         """Writes out what earlier work left to write, so that each measurement starts alike."""
@@ -95,20 +137,26 @@ def cluster(dsn: str | None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def database(admin_dsn: str, name: str) -> Iterator[str]:
+    """The DSN of a new database of the cluster, gone afterwards."""
+    chosen = f"workerqueue_bench_{name.replace('-', '_')}"
+    _administer(admin_dsn, "drop database if exists {} with (force)", chosen)
+    _administer(admin_dsn, "create database {}", chosen)
+    try:
+        yield make_conninfo(admin_dsn, dbname=chosen)
+    finally:
+        _administer(admin_dsn, "drop database if exists {} with (force)", chosen)
+
+
+@contextlib.contextmanager
 def served(admin_dsn: str, name: str, processes: int) -> Iterator[Stage]:
     """A new database of the cluster and a server on it; both gone afterwards."""
-    database = f"workerqueue_bench_{name.replace('-', '_')}"
-    _administer(admin_dsn, "drop database if exists {} with (force)", database)
-    _administer(admin_dsn, "create database {}", database)
-    dsn = make_conninfo(admin_dsn, dbname=database)
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="workerqueue-bench-") as folder,
-            _server(dsn, Path(folder), processes) as (process, target),
-        ):
-            yield Stage(dsn, target, psutil.Process(process.pid))
-    finally:
-        _administer(admin_dsn, "drop database if exists {} with (force)", database)
+    with (
+        database(admin_dsn, name) as dsn,
+        tempfile.TemporaryDirectory(prefix="workerqueue-bench-") as folder,
+        _server(dsn, Path(folder), processes) as (process, target),
+    ):
+        yield Stage(dsn, target, psutil.Process(process.pid))
 
 
 @contextlib.contextmanager
