@@ -19,7 +19,11 @@ def task_details(snapshot: TaskSnapshot, catalog: Catalog) -> tuple[task_pb2.Tas
     view = task_view(snapshot.task, catalog)
     view.attempts.extend(map(attempt_view, snapshot.attempts))
     own = _own_attempt(snapshot.task)
-    if own is not None and all(known.attempt != own.attempt for known in view.attempts):
+    # Not by number alone: a task that a job key replaced counts its attempts from 1 again.
+    if own is not None and all(
+        (known.attempt, known.started_at) != (own.attempt, own.started_at)
+        for known in view.attempts
+    ):
         view.attempts.append(own)
     omitted: list[str] = []
     for field, omit in _OMISSIONS:

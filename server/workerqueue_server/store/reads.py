@@ -111,9 +111,9 @@ class ReadStore:
         found: dict[bytes, TaskSnapshot] = {
             task_id: TaskSnapshot(record, []) for task_id, record in tasks.items()
         }
-        charged = [task_id for task_id, record in tasks.items() if record["attempt"]]
-        if charged:
-            for row in await self.fetch("get_attempts", {"ids": binary.UuidArray(charged)}):
+        # Of those without a charged attempt too: what a job key replaced had some before.
+        if tasks:
+            for row in await self.fetch("get_attempts", {"ids": binary.UuidArray(list(tasks))}):
                 found[row["task_id"].bytes].attempts.append(row)
         return found
 

@@ -342,3 +342,26 @@ async def test_a_job_is_removed_by_its_key(api: Api, admin: Admin, queue: str) -
     assert (answer.cancelled_task_id, answer.released_task_id) == ("", running.task_id)
     await api.ack(leased.lease_token)
     assert await admin.state(running.task_id) == SUCCEEDED
+
+
+async def test_a_task_that_was_replaced_shows_the_attempts_before_and_after(
+    admin: Admin, api: Api, queue: str
+) -> None:
+    first = await api.enqueue(queue=queue, job_key=queue)
+    (leased,) = await api.take(queue, 1, worker_id="w1")
+    await api.fail(leased.lease_token, retry_after=seconds(3600))
+    # Takes the waiting task over and counts its attempts from 0 again.
+    replaced = await api.enqueue(queue=queue, job_key=queue)
+    assert replaced.task_id == first.task_id
+
+    def seen(task: task_pb2.Task) -> list[tuple[int, str, int]]:
+        return [(a.attempt, a.worker_id, a.outcome) for a in task.attempts]
+
+    failed = (1, "w1", task_pb2.ATTEMPT_OUTCOME_FAILED)
+    assert seen(await admin.get(first.task_id)) == [failed]
+    (leased,) = await api.take(queue, 1, worker_id="w2")
+    running = (1, "w2", task_pb2.ATTEMPT_OUTCOME_UNSPECIFIED)
+    assert seen(await admin.get(first.task_id)) == [failed, running]
+    await api.ack(leased.lease_token)
+    succeeded = (1, "w2", task_pb2.ATTEMPT_OUTCOME_SUCCEEDED)
+    assert seen(await admin.get(first.task_id)) == [failed, succeeded]
