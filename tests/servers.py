@@ -45,6 +45,7 @@ class ServerProcess:
         arguments: Sequence[str] = (),
         drain_seconds: float = 5.0,
         name: str = "server",
+        program: Sequence[str] = ("-m", "workerqueue_server.cli.main"),
     ) -> None:
         """Without a DSN the server runs the embedded database in `data_dir`."""
         self.name = name
@@ -52,7 +53,7 @@ class ServerProcess:
         self._port_file = self._folder / "port"
         self.log_file = self._folder / "log"
         self._command = [
-            *(sys.executable, "-m", "workerqueue_server.cli.main", "serve"),
+            *(sys.executable, *program, "serve"),
             *("--port-file", str(self._port_file)),
             *("--drain-seconds", str(drain_seconds)),
             *(("--dsn", dsn) if dsn is not None else ()),
