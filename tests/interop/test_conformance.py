@@ -75,7 +75,7 @@ def test_shell_passes_its_scenarios(database: Database, monkeypatch: pytest.Monk
         pytest.skip("shell: not tested, because grpcurl (or go to build it) or jq is not here")
     monkeypatch.setenv("GRPCURL", client.command[0])
     # A process for each call: the scenarios of speed and of broken servers are not for it.
-    names = ["ack", "nack", "checkpoint", "cancel", "produce"]
+    names = ["ack", "nack", "checkpoint", "cancel", "catalog", "own-kind", "produce"]
     code, passed, said = run_kit(
         database,
         *("--command", str(HERE / "shell" / "worker.sh")),
