@@ -45,6 +45,7 @@ from workerqueue._kinds import kind_of
 from workerqueue._loading import LoadProgress
 from workerqueue._outcomes import EnqueueOutcome
 from workerqueue._results import AsyncTaskHandle, TaskHandle
+from workerqueue._security import Tls
 from workerqueue._unique import JobKeyMode, Unique
 from workerqueue._uuid7 import uuid7
 from workerqueue._worker.context import SyncTaskContext, TaskContext
@@ -86,6 +87,7 @@ __all__ = [
     "TaskFailedError",
     "TaskHandle",
     "TaskNotFoundError",
+    "Tls",
     "TooLargeError",
     "UnavailableError",
     "Unique",

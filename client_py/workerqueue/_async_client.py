@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue, _gathering, _loading, _results
+from workerqueue import _channel, _enqueue, _gathering, _loading, _results, _security
 from workerqueue._async_gatherer import AsyncGatherer
 from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
 from workerqueue._gathering import Stored
@@ -40,23 +40,35 @@ class AsyncClient:
     Args:
         address: ``host:port`` of the server, or any gRPC target. Default: the environment's
             ``WORKERQUEUE_ADDRESS``, else ``127.0.0.1:50551``.
-        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``. Default: none, plain text.
-        token: Sent with each call as a bearer token, or a function that gives it. Default: the
-            environment's ``WORKERQUEUE_TOKEN``, else none.
+        tls: ``True``, or a ``Tls`` with files and names; ``False``: plain text. Default: what the
+            environment says (``WORKERQUEUE_TLS``, ``_CACERT``, ``_CERT``, ``_KEY``,
+            ``_SERVERNAME``, ``_PLAINTEXT``), else plain text.
+        credentials: gRPC's own, instead of ``tls``.
+        token: Sent with each call as a bearer token: the text, a ``Path`` to a file with it, or a
+            function that gives it; file and function are asked again, so the token may change.
+            Default: the environment's ``WORKERQUEUE_TOKEN``, or the file that
+            ``WORKERQUEUE_TOKEN_FILE`` names, else none.
         timeout: Seconds one call may take, its repeats included. Default: 30.
+
+    Raises:
+        ValueError: Arguments contradict each other, or a token would travel in plain text beyond
+            this machine and nobody said ``tls=False``.
     """
 
     def __init__(
         self,
         address: str | None = None,
         *,
+        tls: _security.Tls | bool | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        token: _channel.Token | None = None,
+        token: _security.Token | None = None,
         timeout: float = 30.0,
     ) -> None:
         self._address = _channel.resolve_address(address)
-        self._credentials = credentials
-        self._token = _channel.resolve_token(token)
+        self._security = _security.resolve(
+            self._address, tls=tls, credentials=credentials, token=token
+        )
+        self._token = self._security.token
         self._timeout = timeout
         self._channel: grpc.aio.Channel | None = None
         self._cached_stub: worker_queue_pb2_grpc.WorkerQueueAsyncStub | None = None
@@ -147,7 +159,7 @@ class AsyncClient:
         # Opened late because a grpc.aio channel belongs to the loop it is made in, and a client is
         # often made at import time.
         if self._channel is None:
-            self._channel = _channel.open_aio_channel(self._address, self._credentials)
+            self._channel = _channel.open_aio_channel(self._address, self._security)
         return self._channel
 
     @property

@@ -10,12 +10,10 @@ from typing import Final
 import grpc
 import grpc.aio
 
-ADDRESS_VARIABLE: Final = "WORKERQUEUE_ADDRESS"
-TOKEN_VARIABLE: Final = "WORKERQUEUE_TOKEN"
-DEFAULT_ADDRESS: Final = "127.0.0.1:50551"
+from workerqueue._security import Metadata, Security
 
-Token = str | Callable[[], str]
-Metadata = tuple[tuple[str, str], ...]
+ADDRESS_VARIABLE: Final = "WORKERQUEUE_ADDRESS"
+DEFAULT_ADDRESS: Final = "127.0.0.1:50551"
 
 # Every call listed here is safe to repeat: enqueues carry the client's task id, the others a lease
 # token. About 3 s of trying in all, enough for a server to restart behind a load balancer.
@@ -64,31 +62,22 @@ def resolve_address(address: str | None) -> str:
     return address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
 
 
-def resolve_token(token: Token | None) -> Token | None:
-    """``token``, or ``WORKERQUEUE_TOKEN``, or none."""
-    return token or os.environ.get(TOKEN_VARIABLE) or None
-
-
-def call_metadata(token: Token | None) -> Metadata | None:
+def call_metadata(token: Callable[[], str] | None) -> Metadata | None:
     """The metadata that authenticates one call."""
-    if token is None:
-        return None
-    value = token if isinstance(token, str) else token()
-    return (("authorization", f"Bearer {value}"),)
+    return None if token is None else (("authorization", f"Bearer {token()}"),)
 
 
-def open_channel(
-    address: str, credentials: grpc.ChannelCredentials | None, *, own_connection: bool = False
-) -> grpc.Channel:
-    """A sync channel."""
-    options = [*_OPTIONS, _OWN_CONNECTION] if own_connection else list(_OPTIONS)
-    if credentials is None:
+def open_channel(address: str, security: Security, *, own_connection: bool = False) -> grpc.Channel:
+    """A sync channel. Raises OSError if a file of its certificates cannot be read."""
+    options = [*_OPTIONS, *security.options, *([_OWN_CONNECTION] if own_connection else ())]
+    if security.credentials is None:
         return grpc.insecure_channel(address, options=options)
-    return grpc.secure_channel(address, credentials, options=options)
+    return grpc.secure_channel(address, security.credentials(), options=options)
 
 
-def open_aio_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """An asyncio channel; must be called inside the loop that uses it."""
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=list(_OPTIONS))
-    return grpc.aio.secure_channel(address, credentials, options=list(_OPTIONS))
+def open_aio_channel(address: str, security: Security) -> grpc.aio.Channel:
+    """An asyncio channel; must be called inside the loop that uses it. Raises OSError."""
+    options = [*_OPTIONS, *security.options]
+    if security.credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, security.credentials(), options=options)

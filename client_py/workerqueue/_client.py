@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any as AnyType
 from typing import Self, Unpack
@@ -12,7 +12,7 @@ from typing import Self, Unpack
 import grpc
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue, _gathering, _loading, _results
+from workerqueue import _channel, _enqueue, _gathering, _loading, _results, _security
 from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
 from workerqueue._gatherer import Gatherer, StartedCall
 from workerqueue._gathering import Stored
@@ -41,24 +41,36 @@ class Client:
         address: ``host:port`` of the server, or any gRPC target. Default: the environment's
             ``WORKERQUEUE_ADDRESS``, else ``127.0.0.1:50551``. Nothing is connected until the
             first call.
-        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``. Default: none, plain text.
-        token: Sent with each call as a bearer token, or a function that gives it. Default: the
-            environment's ``WORKERQUEUE_TOKEN``, else none. Without TLS it travels in plain text.
+        tls: ``True``, or a ``Tls`` with files and names; ``False``: plain text. Default: what the
+            environment says (``WORKERQUEUE_TLS``, ``_CACERT``, ``_CERT``, ``_KEY``,
+            ``_SERVERNAME``, ``_PLAINTEXT``), else plain text.
+        credentials: gRPC's own, instead of ``tls``.
+        token: Sent with each call as a bearer token: the text, a ``Path`` to a file with it, or a
+            function that gives it; file and function are asked again, so the token may change.
+            Default: the environment's ``WORKERQUEUE_TOKEN``, or the file that
+            ``WORKERQUEUE_TOKEN_FILE`` names, else none.
         timeout: Seconds one call may take, its repeats included. Default: 30.
+
+    Raises:
+        ValueError: Arguments contradict each other, or a token would travel in plain text beyond
+            this machine and nobody said ``tls=False``.
     """
 
     def __init__(
         self,
         address: str | None = None,
         *,
+        tls: _security.Tls | bool | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        token: _channel.Token | None = None,
+        token: _security.Token | None = None,
         timeout: float = 30.0,
     ) -> None:
-        self._channel = _channel.open_channel(_channel.resolve_address(address), credentials)
+        address = _channel.resolve_address(address)
+        security = _security.resolve(address, tls=tls, credentials=credentials, token=token)
+        self._channel = _channel.open_channel(address, security)
         self._stub = worker_queue_pb2_grpc.WorkerQueueStub(self._channel)
         self._admin = worker_queue_admin_pb2_grpc.WorkerQueueAdminStub(self._channel)
-        self._token = _channel.resolve_token(token)
+        self._token = security.token
         self._timeout = timeout
         self._gatherer = Gatherer(_Calls(self._stub, self._token), timeout)
 
@@ -212,7 +224,7 @@ class _Calls:
     """The calls of the gatherer."""
 
     def __init__(
-        self, stub: worker_queue_pb2_grpc.WorkerQueueStub, token: _channel.Token | None
+        self, stub: worker_queue_pb2_grpc.WorkerQueueStub, token: Callable[[], str] | None
     ) -> None:
         self._stub: AnyType = stub
         self._token = token

@@ -190,7 +190,7 @@ class _Patience:
 
 
 def wait_for_end(
-    stub: AnyType, token: _channel.Token | None, task_id: str, timeout: float | None
+    stub: AnyType, token: Callable[[], str] | None, task_id: str, timeout: float | None
 ) -> task_pb2.Task:
     """The ended task; errors as in ``TaskHandle.result``."""
     patience = _Patience(timeout)
@@ -212,7 +212,7 @@ def wait_for_end(
 
 async def wait_for_end_async(
     stub: AnyType,
-    token: _channel.Token | None,
+    token: Callable[[], str] | None,
     task_id: str,
     timeout: float | None,  # noqa: ASYNC109
 ) -> task_pb2.Task:

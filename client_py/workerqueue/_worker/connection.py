@@ -18,9 +18,9 @@ from typing import Final
 
 import grpc
 
-from workerqueue._channel import Metadata
 from workerqueue._convert import to_duration
 from workerqueue._errors import WorkerQueueError
+from workerqueue._security import Metadata
 from workerqueue._worker.lease import Lease
 from workerqueue._worker.ledger import Ledger
 from workerqueue._worker.stream import PROTOCOL_VERSION, Stream, Subscription
@@ -82,6 +82,8 @@ class Connection:
         channels: Opens a channel for the next stream, or gives the caller's own.
         owns_channels: Whether channels are to be closed with their stream.
         metadata: Authenticates each stream.
+        token_rotates: Whether the token may be another one the next time: then a stream that ends
+            because it is no longer good is opened again, once the server has taken this worker.
         deliver: Called with new leases, from a stream's thread.
         end: Called with leases that are over, from a stream's thread.
         failed: Called once if the worker cannot go on, from the connection's thread.
@@ -96,6 +98,7 @@ class Connection:
         channels: Callable[[], grpc.Channel],
         owns_channels: bool,
         metadata: Callable[[], Metadata | None],
+        token_rotates: bool = False,
         deliver: Callable[[list[Lease]], None],
         end: Callable[[list[Lease]], None],
         failed: Callable[[WorkerQueueError], None],
@@ -110,6 +113,7 @@ class Connection:
         self._channels = channels
         self._owns_channels = owns_channels
         self._metadata = metadata
+        self._token_rotates = token_rotates
         self._failed = failed
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
@@ -271,6 +275,9 @@ class Connection:
     def _is_fatal(self, error: WorkerQueueError) -> bool:
         if error.code is grpc.StatusCode.UNIMPLEMENTED:
             # At first this is the wrong address; later it is a proxy between two deployments.
+            return not self._ever_welcomed
+        if error.code is grpc.StatusCode.UNAUTHENTICATED and self._token_rotates:
+            # At first this is the wrong token; later the next one has not been handed out yet.
             return not self._ever_welcomed
         return error.code in _FATAL
 

@@ -21,9 +21,9 @@ from typing import Final, Protocol
 
 import grpc
 
-from workerqueue._channel import Metadata
 from workerqueue._convert import from_duration
 from workerqueue._errors import CancelReason, UnavailableError, WorkerQueueError
+from workerqueue._security import Metadata
 from workerqueue._status import from_rpc_error
 from workerqueue._worker import answers
 from workerqueue._worker.lease import Lease

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
-from workerqueue import _channel
+from workerqueue import _channel, _security
 from workerqueue._convert import to_seconds
 from workerqueue._errors import CancelReason, WorkerQueueError
 from workerqueue._kinds import kind_of
@@ -76,12 +76,18 @@ class Worker:
             1 hour. Default: the kind's.
         shutdown_timeout: Seconds that running handlers get to finish when the worker stops, before
             they are cancelled. Default: 30.
-        credentials: For TLS, such as ``grpc.ssl_channel_credentials()``. Default: none, plain text.
-        token: Sent with each stream as a bearer token, or a function that gives it. Default: the
-            environment's ``WORKERQUEUE_TOKEN``, else none.
+        tls: ``True``, or a ``Tls`` with files and names; ``False``: plain text. Default: what the
+            environment says (``WORKERQUEUE_TLS``, ``_CACERT``, ``_CERT``, ``_KEY``,
+            ``_SERVERNAME``, ``_PLAINTEXT``), else plain text.
+        credentials: gRPC's own, instead of ``tls``.
+        token: Sent with each stream as a bearer token: the text, a ``Path`` to a file with it, or a
+            function that gives it; file and function are asked again, so the token may change.
+            Default: the environment's ``WORKERQUEUE_TOKEN``, or the file that
+            ``WORKERQUEUE_TOKEN_FILE`` names, else none.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, arguments contradict each other, or a token would
+            travel in plain text beyond this machine and nobody said ``tls=False``.
     """
 
     def __init__(
@@ -95,8 +101,9 @@ class Worker:
         worker_id: str | None = None,
         lease_duration: timedelta | float | None = None,
         shutdown_timeout: float = 30.0,
+        tls: _security.Tls | bool | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        token: _channel.Token | None = None,
+        token: _security.Token | None = None,
     ) -> None:
         if concurrency < 1 or prefetch < 0 or concurrency + prefetch > MAX_WINDOW:
             raise ValueError(
@@ -112,8 +119,12 @@ class Worker:
             None if lease_duration is None else to_seconds(lease_duration, "lease_duration")
         )
         self._shutdown_timeout = to_seconds(shutdown_timeout, "shutdown_timeout")
-        self._credentials = credentials
-        self._token = _channel.resolve_token(token)
+        self._security = _security.resolve(
+            None if isinstance(target, grpc.Channel) else _channel.resolve_address(target),
+            tls=tls,
+            credentials=credentials,
+            token=token,
+        )
         self._registry = Registry()
         self._ledger = Ledger()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -313,7 +324,8 @@ class Worker:
             window=self._concurrency + self._prefetch,
             channels=self._open_channel,
             owns_channels=not isinstance(self._target, grpc.Channel),
-            metadata=lambda: _channel.call_metadata(self._token),
+            metadata=lambda: _channel.call_metadata(self._security.token),
+            token_rotates=self._security.rotates,
             deliver=runner.deliver,
             end=runner.end,
             failed=failed,
@@ -323,7 +335,7 @@ class Worker:
         if isinstance(self._target, grpc.Channel):
             return self._target
         address = _channel.resolve_address(self._target)
-        return _channel.open_channel(address, self._credentials, own_connection=True)
+        return _channel.open_channel(address, self._security, own_connection=True)
 
     def _on_failure(self, error: WorkerQueueError) -> None:
         logger.error("the server refuses this worker: %s", error)

@@ -65,6 +65,11 @@ class Configuration:
     sources: Mapping[str, str]
     warnings: list[str] = field(default_factory=list)
 
+    def refuse_exposure(self) -> None:
+        """Raises SettingsError if a server with these settings would be open to strangers."""
+        if (reason := exposure(self.settings)) is not None:
+            raise SettingsError([f"address: {reason} ({self.sources['address']})"])
+
     def shown(self, name: str) -> str:
         """The value for people; passwords are masked, an unset one is empty."""
         value = getattr(self.settings, name)
@@ -85,8 +90,7 @@ def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Configura
         config_file: A TOML file. Default: the one that `WORKERQUEUE_CONFIG` names, else none.
 
     Raises:
-        SettingsError: A value is wrong, the file cannot be used, or the server would be open to
-            all.
+        SettingsError: A value is wrong, or the file cannot be used.
     """
     path = config_file or _config_from_environment()
     given = {name: value for name, value in flags.items() if value not in (None, ())}
@@ -105,8 +109,6 @@ def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Configura
         settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_problems(error, values, sources)) from None
-    if (open_to_all := exposure(settings)) is not None:
-        raise SettingsError([f"address: {open_to_all} ({sources['address']})"])
     return Configuration(settings, sources, _suspicious_variables())
 
 

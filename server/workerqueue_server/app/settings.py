@@ -90,13 +90,21 @@ def _setting(
     secret: bool = False,
     ge: float | None = None,
     le: float | None = None,
+    validate_default: bool | None = None,
 ) -> Any:
     """A field with what flags and documentation need to know about it.
 
     ``flag`` is the flag's name where it is not the field's; a ``secret`` may hold a password.
     """
     about: JsonDict = {"flag": flag, "metavar": metavar, "secret": secret}
-    return Field(default, description=description, json_schema_extra=about, ge=ge, le=le)
+    return Field(
+        default,
+        description=description,
+        json_schema_extra=about,
+        ge=ge,
+        le=le,
+        validate_default=validate_default,
+    )
 
 
 class Settings(BaseSettings):
@@ -154,7 +162,11 @@ class Settings(BaseSettings):
         metavar="FILE",
     )
     tls_key: _ExistingFile | None = _setting(
-        None, "The private key to `tls_cert`, PEM, without a passphrase.", metavar="FILE"
+        None,
+        "The private key to `tls_cert`, PEM, without a passphrase.",
+        metavar="FILE",
+        # Also when it is not given: the certificate may be.
+        validate_default=True,
     )
     tls_client_ca: _ExistingFile | None = _setting(
         None,

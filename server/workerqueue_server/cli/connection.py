@@ -156,9 +156,12 @@ def _opened(context: click.Context, given: dict[str, Any]) -> Iterator[Remote]:
         raise click.UsageError("--cert and --key go together")
     local = _is_loopback(address)
     plaintext = plaintext or (local and not wants_tls)
-    if plaintext and flags["token"] and not local:
-        say("workerqueue: warning: the token travels in plain text")
+    token_file = given.pop("token_file")
+    if flags["token"] is None and token_file is not None:
+        flags["token"] = _read_token(token_file)
     target = Target(address, plaintext, max_time=given.pop("max_time"), **flags)
+    if plaintext and target.token and not local:
+        say("workerqueue: warning: the token travels in plain text")
     output = given.pop("output", "table")
     context.meta[ADDRESS_KEY] = address
     context.meta[TLS_KEY] = not plaintext
@@ -205,6 +208,12 @@ def _read(path: Path | None, flag: str) -> bytes | None:
         return path.read_bytes()
     except OSError as error:
         raise click.BadParameter(f"cannot read {path}: {error.strerror}", param_hint=flag) from None
+
+
+def _read_token(path: Path) -> str:
+    text = _read(path, "--token-file")
+    assert text is not None
+    return text.decode("utf-8", "replace").strip()
 
 
 def _connection_option(*names: str, **about: Any) -> Callable[[Any], Any]:
@@ -266,6 +275,13 @@ _OPTIONS = (
         metavar="TOKEN",
         help="Bearer token. Other users of this machine can read flags; the variable is safer. "
         "[WORKERQUEUE_TOKEN]",
+    ),
+    _connection_option(
+        "--token-file",
+        type=_File,
+        envvar="WORKERQUEUE_TOKEN_FILE",
+        metavar="FILE",
+        help="A file with the bearer token, where --token is not given. [WORKERQUEUE_TOKEN_FILE]",
     ),
     _connection_option(
         "--max-time",

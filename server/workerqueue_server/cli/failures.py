@@ -24,6 +24,10 @@ _HINTS = {
     "DATABASE_UNAVAILABLE": "the server runs but its database does not answer; "
     "`workerqueue doctor` looks closer",
     "INTERNAL": "the server's log has more under this id",
+    "TOKEN_MISSING": "give a token with --token (WORKERQUEUE_TOKEN) or --token-file; "
+    "`workerqueue token create` makes one where the server's database is reached",
+    "TOKEN_REVOKED": "`workerqueue token create` makes a new one",
+    "TOKEN_EXPIRED": "`workerqueue token create` makes a new one",
     "UNAUTHENTICATED": "give a token with --token (WORKERQUEUE_TOKEN)",
     "UNIMPLEMENTED": "the server does not know this call; it may be older than this command",
     "DEADLINE_EXCEEDED": "--max-time allows more time",

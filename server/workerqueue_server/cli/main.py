@@ -19,6 +19,7 @@ _SECTIONS = {
         "serve": (f"{_LOCAL}.serve:serve", "Run the server until SIGTERM."),
         "migrate": (f"{_LOCAL}.migrate:migrate", "Bring the database's schema up to date."),
         "settings": (f"{_LOCAL}.settings:settings", "Show the server's effective settings."),
+        "token": (f"{_LOCAL}.token:token", "Create, list and revoke bearer tokens."),
     },
     "Work with tasks": {
         "enqueue": (f"{_REMOTE}.enqueue:enqueue", "Store a task, or many."),

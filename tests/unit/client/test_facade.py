@@ -15,7 +15,7 @@ PUBLIC = {
     "OverloadedError", "PermissionDeniedError", "PreconditionError", "ProtocolError",
     "Retention", "RetryLater", "RetryPolicy", "ServerError", "Snooze", "SyncTaskContext",
     "TaskCancelled", "TaskContext", "TaskFailedError", "TaskHandle", "TaskNotFoundError",
-    "TooLargeError", "UnavailableError", "Unique", "UnknownKindError", "Worker",
+    "Tls", "TooLargeError", "UnavailableError", "Unique", "UnknownKindError", "Worker",
     "WorkerQueueError", "WrongStateError", "kind_of", "uuid7",
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ def dev(**flags: Any) -> None:
     The same server as `serve`, always with the embedded PostgreSQL (by default in ./.workerqueue):
     a database that the environment or a settings file names is left alone. Not for production.
     """
-    configuration = read_settings(flags)
+    configuration = read_settings(flags, to_listen=True)
     if configuration.settings.dsn is not None:
         click.echo(f"workerqueue: dev leaves the database of {configuration.sources['dsn']} alone")
     settings = configuration.settings.model_copy(

@@ -28,7 +28,7 @@ def serve(**flags: Any) -> None:
     Every flag is a setting; each can also stand in the environment or in a TOML file (--config).
     Without a database (--dsn) the server runs one of its own in --data-dir.
     """
-    settings = read_settings(flags).settings
+    settings = read_settings(flags, to_listen=True).settings
     configure_logs(settings.log_level, settings.log_format)
     try:
         if settings.processes > 1:

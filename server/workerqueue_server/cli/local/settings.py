@@ -30,7 +30,7 @@ def settings(output: str, **flags: Any) -> None:
     if output == "markdown":
         click.echo(settings_table(), nl=False)
         return
-    configuration = read_settings(flags)
+    configuration = read_settings(flags, to_listen=True)
     if output == "json":
         click.echo(json.dumps(_facts(configuration), indent=2, ensure_ascii=False))
         return

@@ -35,12 +35,17 @@ def settings_flags(*names: str) -> Callable[[Command], Command]:
     return add
 
 
-def read_settings(flags: dict[str, Any]) -> Configuration:
-    """The effective settings under these flags; wrong ones end the command with Exit.USAGE."""
+def read_settings(flags: dict[str, Any], *, to_listen: bool = False) -> Configuration:
+    """The effective settings under these flags; wrong ones end the command with Exit.USAGE.
+
+    ``to_listen``: also those under which a server would be open to strangers.
+    """
     values = dict(flags)
     config_file = values.pop("config_file", None)
     try:
         configuration = load(values, config_file)
+        if to_listen:
+            configuration.refuse_exposure()
     except SettingsError as error:
         raise Failure(str(error), Exit.USAGE) from None
     for warning in configuration.warnings:
