@@ -98,6 +98,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileByF
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = slow_files_first(items)
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(0))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -128,7 +128,7 @@ async def test_a_stream_that_breaks_the_protocol_hears_so_whatever_is_being_writ
     frames = [
         lease_pb2.LeaseRequest(subscribe=subscribe).SerializeToString(),
         *[b""] * 3,
-        # The last: a client that still writes when the stream ends does not see the server's status.
+        # The last: a client that still writes when the stream ends does not see the status.
         _GARBAGE,
     ]
     for _ in range(60):
