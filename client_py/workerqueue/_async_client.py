@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue, _gathering, _loading, _results, _security
+from workerqueue import _channel, _enqueue, _gathering, _loading, _results, _security, _tracing
 from workerqueue._async_gatherer import AsyncGatherer
 from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
 from workerqueue._gathering import Stored
@@ -77,6 +77,7 @@ class AsyncClient:
     async def enqueue(self, payload: Message, **options: Unpack[EnqueueOptions]) -> AsyncTaskHandle:
         """Stores one task; as ``Client.enqueue``."""
         request = _enqueue.build_request(payload, options)
+        _tracing.stamp([request], _tracing.current())
         if _gathering.may_gather(payload, options):
             return self._handle(await self._gatherer.enqueue(request))
         return self._handle(await self._gatherer.enqueue_alone(request))
@@ -89,6 +90,7 @@ class AsyncClient:
     ) -> AsyncTaskHandle:
         """Stores one task without generated code; as ``Client.enqueue_dynamic``."""
         request = _enqueue.build_dynamic_request(kind, args, options)
+        _tracing.stamp([request], _tracing.current())
         return self._handle(await self._gatherer.enqueue_alone(request))
 
     async def enqueue_batch(

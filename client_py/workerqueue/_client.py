@@ -12,7 +12,7 @@ from typing import Self, Unpack
 import grpc
 from google.protobuf.message import Message
 
-from workerqueue import _channel, _enqueue, _gathering, _loading, _results, _security
+from workerqueue import _channel, _enqueue, _gathering, _loading, _results, _security, _tracing
 from workerqueue._enqueue import BatchResult, EnqueueItem, EnqueueOptions, JsonValue
 from workerqueue._gatherer import Gatherer, StartedCall
 from workerqueue._gathering import Stored
@@ -88,6 +88,7 @@ class Client:
             TypeError, ValueError: An option cannot be sent.
         """
         request = _enqueue.build_request(payload, options)
+        _tracing.stamp([request], _tracing.current())
         if _gathering.may_gather(payload, options):
             return self._handle(self._gatherer.enqueue(request))
         return self._handle(self._gatherer.enqueue_alone(request))
@@ -109,6 +110,7 @@ class Client:
             As ``enqueue``.
         """
         request = _enqueue.build_dynamic_request(kind, args, options)
+        _tracing.stamp([request], _tracing.current())
         return self._handle(self._gatherer.enqueue_alone(request))
 
     def enqueue_batch(

@@ -13,6 +13,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
+from workerqueue import _tracing
 from workerqueue._convert import to_duration, to_timestamp
 from workerqueue._errors import TooLargeError, WorkerQueueError
 from workerqueue._outcomes import EnqueueOutcome, outcome_of
@@ -238,6 +239,8 @@ def build_batch(
     if len(requests) > MAX_BATCH_ITEMS:
         raise TooLargeError(f"a batch holds at most {MAX_BATCH_ITEMS} items, not {len(requests)}")
     batch = worker_queue_pb2.EnqueueBatchRequest(tasks=requests, all_or_nothing=all_or_nothing)
+    # The batch holds copies: an item may go into another batch, under another span.
+    _tracing.stamp(batch.tasks, _tracing.current())
     if (size := batch.ByteSize()) > MAX_MESSAGE_BYTES:
         raise TooLargeError(f"a batch holds at most {MAX_MESSAGE_BYTES} bytes, not {size}")
     return batch

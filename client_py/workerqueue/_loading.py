@@ -8,6 +8,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from workerqueue import _tracing
 from workerqueue._enqueue import EnqueueItem, EnqueueOptions, build_request, read_batch
 from workerqueue._errors import OverloadedError, UnavailableError, WorkerQueueError
 from workerqueue._outcomes import EnqueueOutcome
@@ -83,6 +84,8 @@ class Chunker:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._trace = _tracing.current()
+        self._trace_size = _tracing.size_of(self._trace)
         self._next = 0
         self._requests: list[worker_queue_pb2.EnqueueRequest] = []
         self._bytes = 0
@@ -93,7 +96,7 @@ class Chunker:
             item.request if isinstance(item, EnqueueItem) else build_request(item, EnqueueOptions())
         )
         # A few bytes more than the size for the field's tag and length.
-        size = request.ByteSize() + 8
+        size = request.ByteSize() + 8 + self._trace_size
         full = None
         if self._requests and (
             len(self._requests) >= self._size or self._bytes + size > CHUNK_BYTES
@@ -108,6 +111,7 @@ class Chunker:
         if not self._requests:
             return None
         chunk = Chunk(self._next, worker_queue_pb2.EnqueueBatchRequest(tasks=self._requests))
+        _tracing.stamp(chunk.request.tasks, self._trace)
         self._next += len(self._requests)
         self._requests = []
         self._bytes = 0

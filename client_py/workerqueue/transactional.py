@@ -32,6 +32,7 @@ from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
+from workerqueue import _tracing
 from workerqueue._convert import to_seconds, to_timestamp
 from workerqueue._enqueue import EnqueueOptions, JsonValue, Retention, RetryPolicy
 from workerqueue._errors import InvalidRequestError, KeyConflictError, WorkerQueueError
@@ -236,6 +237,10 @@ def _item(
     for name, value in options.items():
         if value is not None:
             item[name] = _value(name, value)
+    context = _tracing.current()
+    metadata = options.get("metadata") or {}
+    if context and _tracing.TRACEPARENT not in metadata:
+        item["metadata"] = {**metadata, **context}
     return item
 
 

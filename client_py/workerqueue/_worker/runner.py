@@ -12,6 +12,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any as AnyType
 from typing import Final
 
@@ -24,12 +25,15 @@ from workerqueue._worker.lease import Answer, Lease
 from workerqueue._worker.ledger import Ledger
 from workerqueue._worker.registry import PayloadError, Registration, Registry
 from workerqueue._worker.threads import HandlerThreads
+from workerqueue._worker.tracing import HandlerSpans
 
 logger = logging.getLogger("workerqueue.worker")
 
 # How long a task waits that was sent to a worker without a handler for it.
 UNKNOWN_KIND_SNOOZE_SECONDS: Final = 30.0
 SHUTDOWN_ERROR: Final = "WorkerShutdown"
+# May be entered as often as one likes, by several threads at once.
+_NO_SPAN: Final = nullcontext()
 
 
 class Runner:
@@ -41,12 +45,14 @@ class Runner:
         ledger: Ledger,
         concurrency: int,
         stuck_changed: Callable[[int], None],
+        spans: HandlerSpans | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._registry = registry
         self._ledger = ledger
         self._concurrency = concurrency
         self._stuck_changed = stuck_changed
+        self._spans = spans
         self._threads = HandlerThreads(concurrency)
         self._ready: deque[Lease] = deque()
         self._running: set[Lease] = set()
@@ -144,7 +150,9 @@ class Runner:
         self, lease: Lease, registration: Registration, payload: Message, context: TaskContext
     ) -> None:
         try:
-            answer = answers.success(lease.token, await registration.call(payload, context))
+            with self._span(lease):
+                result = await registration.call(payload, context)
+            answer = answers.success(lease.token, result)
         except BaseException as error:
             answer = self._answer_for(lease, context, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -158,7 +166,9 @@ class Runner:
         self, lease: Lease, registration: Registration, payload: Message, context: SyncTaskContext
     ) -> None:
         try:
-            answer = answers.success(lease.token, registration.call(payload, context))
+            with self._span(lease):
+                result = registration.call(payload, context)
+            answer = answers.success(lease.token, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the attempt
             answer = self._answer_for(lease, context, error)
         # Answered from this thread: the loop may be blocked, and the server need not wait for it.
@@ -169,6 +179,9 @@ class Runner:
         except RuntimeError:
             # The loop is closed: the worker has stopped and answered for this handler itself.
             logger.debug("task %s: its handler ended after the worker", lease.task.task_id)
+
+    def _span(self, lease: Lease) -> AbstractContextManager[None]:
+        return _NO_SPAN if self._spans is None else self._spans.around(lease)
 
     def _answer_for(self, lease: Lease, context: BaseContext, error: BaseException) -> Answer:
         if context.cancel_reason is CancelReason.SHUTDOWN and not isinstance(error, HandlerSignal):

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any as AnyType
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -27,6 +27,7 @@ from workerqueue._worker.ledger import Ledger
 from workerqueue._worker.registry import Registry
 from workerqueue._worker.runner import Runner
 from workerqueue._worker.stream import Subscription
+from workerqueue._worker.tracing import Tracing, handler_spans
 
 logger = logging.getLogger("workerqueue.worker")
 
@@ -84,6 +85,9 @@ class Worker:
             function that gives it; file and function are asked again, so the token may change.
             Default: the environment's ``WORKERQUEUE_TOKEN``, or the file that
             ``WORKERQUEUE_TOKEN_FILE`` names, else none.
+        tracing: Where the program has set up OpenTelemetry before the worker runs, each call of a
+            handler has a consumer's span: ``"continue"`` the producer's trace, or ``"link"`` to it
+            from a trace of its own. ``"off"``: no spans. Default: ``"continue"``.
 
     Raises:
         ValueError: An argument is out of range, arguments contradict each other, or a token would
@@ -104,7 +108,10 @@ class Worker:
         tls: _security.Tls | bool | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         token: _security.Token | None = None,
+        tracing: Tracing = "continue",
     ) -> None:
+        if tracing not in get_args(Tracing):
+            raise ValueError(f"tracing is one of {', '.join(get_args(Tracing))}, not {tracing!r}")
         if concurrency < 1 or prefetch < 0 or concurrency + prefetch > MAX_WINDOW:
             raise ValueError(
                 f"concurrency is 1 or more, prefetch 0 or more, together at most {MAX_WINDOW}"
@@ -125,6 +132,7 @@ class Worker:
             credentials=credentials,
             token=token,
         )
+        self._tracing = tracing
         self._registry = Registry()
         self._ledger = Ledger()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -207,7 +215,13 @@ class Worker:
         if self._stopped_early:
             self._stop.set()
         subscription = self._subscription()
-        runner = Runner(self._registry, self._ledger, self._concurrency, self._on_stuck)
+        runner = Runner(
+            self._registry,
+            self._ledger,
+            self._concurrency,
+            self._on_stuck,
+            handler_spans(self._tracing, self.worker_id),
+        )
         connection = self._connection = self._connect(subscription, runner)
         connection.start()
         try:

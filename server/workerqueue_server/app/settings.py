@@ -205,9 +205,22 @@ class Settings(BaseSettings):
         flag="--prometheus",
         metavar="HOST:PORT",
     )
+    otlp_traces: bool = _setting(
+        False,
+        "Whether to send spans of enqueues and attempts over OTLP/gRPC; where to, the standard "
+        "`OTEL_` variables say. Needs the extra `otel`.",
+    )
+    otlp_metrics: bool = _setting(
+        False, "Whether to send metrics over OTLP/gRPC, likewise. Needs the extra `otel`."
+    )
     port_file: _FileToWrite | None = _setting(
         None, "A file to write the bound port to once the server listens.", metavar="FILE"
     )
+
+    @field_validator("otlp_traces", "otlp_metrics")
+    @classmethod
+    def _check_otlp(cls, value: bool) -> bool:
+        return _check_installed(value, "opentelemetry.exporter.otlp.proto.grpc") if value else value
 
     @field_validator("prometheus_address")
     @classmethod

@@ -249,6 +249,8 @@ class Dispatcher:
             if holding is None:
                 holding = holdings[run.lane_id] = Holding(state.lane.queue, state.lane.kind, now)
             self.book.hold(session, run.tokens, holding)
+            if self.journal.is_detailed:
+                self.journal.granted(session.worker_id, state.lane, run)
             by_session.setdefault(session, []).append(run)
         self._unsent += by_session.items()
         for number, request in enumerate(requests):

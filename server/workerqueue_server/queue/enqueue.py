@@ -154,7 +154,7 @@ class Enqueuer:
         batch.specs = [spec.as_json(lane_id) for spec, lane_id in zip(specs, lane_ids, strict=True)]
         stored = await self._store_and_hand_over(batch, lane_ids)
         if not stored.existed and len(first_of) == len(tasks):
-            self._journal.created(specs, batch.spec_nos)
+            self._journal.created(tasks, specs, batch.spec_nos)
             return [EnqueueResult(stored.stored_at, Outcome.CREATED)] * len(tasks)
         results = [
             EnqueueResult(

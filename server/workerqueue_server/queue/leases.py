@@ -108,10 +108,16 @@ class LeaseDesk:
     def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
         """Leases ended without their worker: tell the streams that hold them."""
         reasons = dict(leases)
-        for token in reasons:
+        elsewhere = []
+        for token, reason in reasons.items():
             # Only who holds the lease counts a cancellation; the rest is counted by who ended it.
-            if reasons[token] == EndReason.CANCELLED and (held := self._book.holding(token)):
-                self._journal.ended("cancelled", {held: 1})
+            held = self._book.holding(token)
+            if held is not None and reason == EndReason.CANCELLED:
+                self._journal.ended("cancelled", [token], {held: 1})
+            elif held is not None:
+                elsewhere.append(token)
+        if self._journal.is_detailed:
+            self._journal.ended_by_others(elsewhere)
         for token, session in self._drop(reasons).sessions.items():
             session.sink.cancel(token, EndReason(reasons[token]))
 
@@ -121,16 +127,13 @@ class LeaseDesk:
         To be told before ``ended``.
         """
         unknown: list[tuple[bytes, str]] = []
-        counts: dict[str, Counter[Holding]] = {"timed_out": Counter(), "lost": Counter()}
         for token, reason in leases:
             outcome = "timed_out" if reason is EndReason.TIMED_OUT else "lost"
             holding = self._book.holding(token)
             if holding is not None:
-                counts[outcome][holding] += 1
+                self._journal.ended(outcome, [token], {holding: 1})
             else:
                 unknown.append((token, outcome))
-        for outcome, known in counts.items():
-            self._journal.ended(outcome, known)
         return unknown
 
     async def audit(self) -> None:
@@ -182,7 +185,7 @@ class LeaseDesk:
             tokens = [token for token in tokens if token not in lost]
             self._journal.stale("ack", len(answered.lost))
         counts = self._end_locally(tokens)
-        self._journal.ended("succeeded", counts, len(tokens) - counts.total())
+        self._journal.ended("succeeded", tokens, counts)
         return [token not in lost for token, _ in items] if lost else [True] * len(items)
 
     async def _flush_returns(self, items: list[Return]) -> list[bool]:
@@ -195,8 +198,7 @@ class LeaseDesk:
         lost = {ordered[place].token for place in answered.lost}
         for action, outcome in _OUTCOMES.items():
             tokens = [t for t, item in first.items() if item.action == action and t not in lost]
-            counts = self._end_locally(tokens)
-            self._journal.ended(outcome, counts, len(tokens) - counts.total())
+            self._journal.ended(outcome, tokens, self._end_locally(tokens))
         self._journal.stale("nack", len(lost))
         self._wakeups.announce(answered.woken)
         self._wakeups.touched(first)

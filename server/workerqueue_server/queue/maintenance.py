@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from workerqueue_server.queue import task_lines
 from workerqueue_server.queue.duties import repeat
 from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.leases import LeaseDesk
@@ -77,12 +78,13 @@ class Maintenance:
         lanes = await self._store.queues_of([token[:16] for token, _ in ended])
         for token, outcome in ended:
             queue, kind = lanes.get(token[:16], (UNKNOWN, UNKNOWN))
-            self._journal.ended_elsewhere(outcome, queue, kind)
+            self._journal.ended_elsewhere(outcome, token, queue, kind)
 
     async def _promote(self) -> float:
         self._due.clear()
         promoted, woken = await self._store.promote_due(_BATCH)
         self._wakeups.announce(woken._replace(due_in_ms=None))
+        task_lines.tell_count("became due", promoted)
         if promoted == _BATCH:
             return 0
         wait = min(_PROMOTE_SECONDS, (woken.due_in_ms or 1e9) / 1000)
@@ -106,6 +108,7 @@ class Maintenance:
 
     async def _unstarted(self) -> float:
         dropped, woken = await self._store.expire_unstarted(_BATCH)
+        task_lines.tell_count("expired unstarted", dropped)
         self._wakeups.announce(woken)
         return 0 if dropped == _BATCH else _UNSTARTED_SECONDS
 

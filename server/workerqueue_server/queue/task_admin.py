@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from workerqueue_server.queue import task_lines
 from workerqueue_server.queue.errors import (
     InvalidTask,
     KeyConflict,
@@ -87,7 +88,7 @@ class TaskAdmin:
     async def cancel(self, task_id: bytes, reason: str | None) -> None:
         """Cancels a live task; one that is cancelled already stays so."""
         ended = await self.store.cancel([task_id], None, reason)
-        self._announce_ended(ended)
+        self._announce_ended("cancelled", ended)
         if not ended.ids:
             state = (await self._record(task_id))["state"]
             if state != "cancelled":
@@ -95,19 +96,19 @@ class TaskAdmin:
 
     async def cancel_live(self, ids: Sequence[bytes], reason: str) -> None:
         """Cancels those of the tasks that are live."""
-        self._announce_ended(await self.store.cancel(ids, None, reason))
+        self._announce_ended("cancelled", await self.store.cancel(ids, None, reason))
 
     async def delete(self, task_id: bytes) -> None:
         """Forgets a task."""
         ended = await self.store.delete([task_id], None)
-        self._announce_ended(ended)
+        self._announce_ended("deleted", ended)
         if not ended.ids:
             raise _not_found(task_id)
 
     async def retry(self, task_id: bytes, attempts: int) -> None:
         """Runs a task again, or now; one that is available or blocked stays so."""
         revived = await self.store.retry([task_id], None, attempts)
-        self._announce(revived.ids, revived.woken)
+        self._announce("retried", revived.ids, revived.woken)
         if revived.ids:
             return
         record = await self._record(task_id)
@@ -143,12 +144,12 @@ class TaskAdmin:
             woken = await self.store.set_priority(task_id, priority)
             if woken is None:
                 raise self._not_waiting(task_id, await self._record(task_id))
-            self._announce([task_id], woken)
+            self._announce("rescheduled", [task_id], woken)
         if move:
             moved = await self.store.reschedule(task_id, run_at, delay_ms)
             if moved.outcome != "done":
                 raise self._not_waiting(task_id, await self._record(task_id))
-            self._announce([task_id], moved.woken)
+            self._announce("rescheduled", [task_id], moved.woken)
 
     async def remove_by_job_key(self, job_key: str) -> tuple[bytes | None, bytes | None]:
         """Ends the job with a key: the ids of what is cancelled, and of what runs on without it."""
@@ -156,7 +157,7 @@ class TaskAdmin:
         ids = [task_id for task_id in (removed.cancelled, removed.released) if task_id is not None]
         if not ids:
             raise TaskNotFound(f"no live task has the job key {job_key!r}", job_key=job_key)
-        self._announce(ids, removed.woken)
+        self._announce("cancelled", ids, removed.woken)
         return removed.cancelled, removed.released
 
     def cancel_all(
@@ -167,7 +168,7 @@ class TaskAdmin:
 
         async def change(ids: Sequence[bytes], states: Sequence[str]) -> int:
             ended = await self.store.cancel(ids, states, reason)
-            self._announce_ended(ended)
+            self._announce_ended("cancelled", ended)
             return len(ended.ids)
 
         return self._change_all(chosen, None if dry_run else change)
@@ -181,7 +182,7 @@ class TaskAdmin:
 
         async def change(ids: Sequence[bytes], states: Sequence[str]) -> int:
             ended = await self.store.delete(ids, states)
-            self._announce_ended(ended)
+            self._announce_ended("deleted", ended)
             return len(ended.ids)
 
         return self._change_all(chosen, None if dry_run else change)
@@ -195,7 +196,7 @@ class TaskAdmin:
 
         async def change(ids: Sequence[bytes], states: Sequence[str]) -> int:
             revived = await self.store.retry(ids, states, attempts)
-            self._announce(revived.ids, revived.woken)
+            self._announce("retried", revived.ids, revived.woken)
             return len(revived.ids)
 
         return self._change_all(chosen, None if dry_run else change)
@@ -225,13 +226,14 @@ class TaskAdmin:
             )
             yield progress
 
-    def _announce(self, ids: Iterable[bytes], woken: Woken) -> None:
+    def _announce(self, event: str, ids: Iterable[bytes], woken: Woken) -> None:
+        task_lines.tell_all(event, ids)
         self.wakeups.announce(woken)
         self.wakeups.touched(ids)
 
-    def _announce_ended(self, ended: Ended) -> None:
+    def _announce_ended(self, event: str, ended: Ended) -> None:
         self.wakeups.announce_ended([(token, EndReason.CANCELLED) for token in ended.tokens])
-        self._announce(ended.ids, ended.woken)
+        self._announce(event, ended.ids, ended.woken)
 
     async def _record(self, task_id: bytes) -> Record:
         record = (await self.reads.task_rows([task_id], full=False)).get(task_id)

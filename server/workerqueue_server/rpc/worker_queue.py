@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 
@@ -62,11 +62,11 @@ class WorkerQueueService:
             },
         )
 
-    async def enqueue(self, request: worker_queue_pb2.EnqueueRequest, _: Context) -> bytes:
+    async def enqueue(self, request: worker_queue_pb2.EnqueueRequest, context: Context) -> bytes:
         """Enqueue."""
         task = self._reading()(request)
         await self._scopes.check_job(task)
-        (result,) = await self._store([task])
+        (result,) = await self._trace(context, [task], self._store)
         return await self._answers.one(task, result)
 
     def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest], NewTask]:
@@ -94,8 +94,22 @@ class WorkerQueueService:
             stored = await self._engine.enqueuer.enqueue(tasks)
         return await self._scopes.hide_foreign(tasks, stored)
 
+    async def _trace(
+        self,
+        context: Context,
+        tasks: Sequence[NewTask],
+        store: Callable[[Sequence[NewTask]], Awaitable[Sequence[EnqueueResult]]],
+    ) -> Sequence[EnqueueResult]:
+        """Stores the tasks, within spans if traces are on."""
+        tracing = self._engine.journal.tracing
+        if tracing is None:
+            return await store(tasks)
+        metadata = context.invocation_metadata() or ()
+        call = {name: value for name, value in metadata if isinstance(value, str)}
+        return await tracing.enqueue(tasks, call, store)
+
     async def enqueue_batch(
-        self, request: worker_queue_pb2.EnqueueBatchRequest, _: Context
+        self, request: worker_queue_pb2.EnqueueBatchRequest, context: Context
     ) -> bytes:
         """EnqueueBatch."""
         if not 1 <= len(request.tasks) <= bounds.BATCH_TASKS:
@@ -118,7 +132,11 @@ class WorkerQueueService:
             tasks = []
         results: Sequence[EnqueueResult] = ()
         if tasks:
-            results = await self._store(tasks, all_or_nothing=request.all_or_nothing)
+            results = await self._trace(
+                context,
+                tasks,
+                lambda traced: self._store(traced, all_or_nothing=request.all_or_nothing),
+            )
         return await self._answers.many(
             len(request.tasks), tasks, results, refused, include_tasks=request.include_tasks
         )
