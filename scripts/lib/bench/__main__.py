@@ -104,19 +104,25 @@ def main(
         with cluster(dsn) as admin_dsn:
             environment = describe(admin_dsn)
             click.echo("; ".join(f"{name} {value}" for name, value in environment.items()))
+
+            def note() -> None:
+                # After each scenario: what was measured is kept, whatever becomes of the next.
+                if json_file is not None:
+                    json_file.write_text(_as_json(environment, results, compared))
+                if chart is not None:
+                    chart.write_text(as_svg(results, environment))
+
             if with_peers:
-                compared = peers.compare(admin_dsn, tasks, repeats, _tell)
-            results = [
-                measure(scenario, plan, repeats, processes, admin_dsn, _tell, profile)
-                for scenario in (_chosen(names) if names or not with_peers else ())
-            ]
+                compared += peers.compare(admin_dsn, tasks, repeats, _tell)
+                note()
+            for scenario in _chosen(names) if names or not with_peers else ():
+                results.append(
+                    measure(scenario, plan, repeats, processes, admin_dsn, _tell, profile)
+                )
+                note()
     except StageError as error:
         raise click.ClickException(str(error)) from error
     _show(results, compared)
-    if json_file is not None:
-        json_file.write_text(_as_json(environment, results, compared))
-    if chart is not None:
-        chart.write_text(as_svg(results, environment))
 
 
 def _tell(line: str) -> None:

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote, urlencode
 
+from psycopg.conninfo import conninfo_to_dict
 from rich import box
 from rich.table import Table
 
@@ -40,7 +42,7 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "drain": ("drain/s", 1.0),
     "latency": ("latency p50 ms", 0.0),
 }
-_LATENCY_TASKS = 300
+_LATENCY_TASKS = 100
 _WINDOW = 4_000
 
 
@@ -156,7 +158,7 @@ def _contenders(admin_dsn: str) -> Iterator[list[Contender]]:
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(served(admin_dsn, "peers-own", 1))
         dsns = {
-            name: stack.enter_context(database(admin_dsn, f"peers-{name}"))
+            name: _as_uri(stack.enter_context(database(admin_dsn, f"peers-{name}")))
             for name in ("graphile", "pgqueuer", "procrastinate")
         }
         yield [
@@ -185,6 +187,17 @@ def _contenders(admin_dsn: str) -> Iterator[list[Contender]]:
                 most=5_000,
             ),
         ]
+
+
+def _as_uri(dsn: str) -> str:
+    """The DSN in the form that every driver reads."""
+    given = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    user, password = given.pop("user", ""), given.pop("password", "")
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    name, host, port = given.pop("dbname"), given.pop("host", ""), given.pop("port", "5432")
+    if host.startswith("/"):
+        return f"postgresql://{login}@/{name}?{urlencode({'host': host, 'port': port})}"
+    return f"postgresql://{login}@{host or 'localhost'}:{port}/{name}"
 
 
 def _install(tell: Callable[[str], None]) -> None:
