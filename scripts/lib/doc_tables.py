@@ -13,6 +13,7 @@ from pathlib import Path
 
 from workerqueue_server.app.prometheus import metric_name
 from workerqueue_server.app.settings_table import settings_table
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.catalog import Catalog, Kind
 from workerqueue_server.telemetry.figures import Counter, Distribution, Gauge
 from workerqueue_server.telemetry.instruments import FIGURES
@@ -47,7 +48,23 @@ def metrics_table() -> str:
 
 _SORTS = {Counter: "counter", Distribution: "histogram", Gauge: "gauge"}
 
+
+def bounds_table() -> str:
+    """The limits on what callers send, with the reasons that stand beside them."""
+    rows = ["| Limit | Value | Why |", "|---|---|---|"]
+    for name, reason in bounds.REASONS.items():
+        value = getattr(bounds, name)
+        shown = " to ".join(map(_shown, value)) if isinstance(value, tuple) else _shown(value)
+        rows.append(f"| `{name}` | {shown} | {reason} |")
+    return "\n".join(rows) + "\n"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "bounds": bounds_table,
     "kinds": kinds_table,
     "metrics": metrics_table,
     "settings": settings_table,

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tests.servers import ServerProcess
-from tests.toolkit import Api, refused, request, seconds
+from tests.toolkit import Api, dynamic, refused, request, seconds
 from workerqueue.v1 import lease_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds
 
@@ -157,3 +157,21 @@ async def test_calls_that_their_clients_cancel_leave_nothing_behind(
     assert set(ended) <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.OK}
     # The module's server fails the test at its end if it logged a fault.
     await api.enqueue(queue=queue)
+
+
+async def test_numbers_that_json_has_not_are_the_callers_fault(api: Api) -> None:
+    for number in (float("nan"), float("inf")):
+        made = dynamic("registerJob")
+        made.dynamic.args.fields["job"].struct_value.fields["n"].number_value = number
+        problem = await refused(api.send(made))
+        assert (problem.code, problem.reason) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_PAYLOAD",
+        )
+        assert "dynamic.args" in problem.fields
+
+
+async def test_any_token_of_the_right_length_is_only_a_lost_lease(api: Api) -> None:
+    for token in (b"\xff" * 24, b"\x7f" * 24, bytes(24)):
+        for call in (api.ack(token), api.release(token), api.heartbeat(token)):
+            assert (await refused(call)).reason == "LEASE_LOST"

@@ -6,11 +6,13 @@ writes at once and a busy one writes in large batches; the load itself sets the 
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic, perf_counter
+from typing import Generic, NamedTuple, TypeVar
 
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.errors import Overloaded, Unavailable
 from workerqueue_server.store.errors import DatabaseUnavailable, StatementFailed
 from workerqueue_server.telemetry import instruments
@@ -21,11 +23,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class _Group(NamedTuple, Generic[Item, Result]):
+    """Items submitted together."""
+
+    items: Sequence[Item]
+    future: asyncio.Future[Sequence[Result]]
+    # Bytes that the items hold, as far as their size depends on the caller.
+    size: int
+    since: float
+
+
 class Batcher(Generic[Item, Result]):
     """Runs ``flush`` on gathered items, one batch at a time.
 
     Items submitted together stay together and in order, and answers come in the order of items.
     Invariant: an item is in exactly one batch, so an answer speaks of one committed write.
+
+    What waits is bounded by number, by bytes, and by the time that the oldest has waited: a
+    database that falls behind is noticed before memory is. Refused is only what was not taken in,
+    so nothing that was refused can have been written.
     """
 
     def __init__(
@@ -35,29 +51,39 @@ class Batcher(Generic[Item, Result]):
         *,
         max_batch: int,
         max_waiting: int,
+        max_bytes: int = bounds.WAITING_BYTES,
+        max_wait_seconds: float = math.inf,
+        drop_abandoned: bool = False,
     ) -> None:
+        """With ``drop_abandoned`` what nobody waits for any more is not written."""
         self._name = name
         self._flush = flush
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._groups: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
+        self._max_bytes = max_bytes
+        self._max_wait = max_wait_seconds
+        self._drop_abandoned = drop_abandoned
+        self._groups: deque[_Group[Item, Result]] = deque()
         self._waiting = 0
+        self._bytes = 0
         self._arrived = asyncio.Event()
         # Not set while a batch is being written.
         self._at_rest = asyncio.Event()
         self._at_rest.set()
 
-    def submit(self, items: Sequence[Item]) -> asyncio.Future[Sequence[Result]]:
-        """The answers to the items, once their batch is committed.
+    def submit(self, items: Sequence[Item], size: int = 0) -> asyncio.Future[Sequence[Result]]:
+        """The answers to the items, once their batch is committed. They hold ``size`` bytes.
 
         Raises Overloaded when too much waits already. The future fails with Unavailable or with
         what the flush raised.
         """
-        if self._waiting + len(items) > self._max_waiting and self._waiting:
-            raise Overloaded(f"too many items wait in {self._name}; try again")
+        now = monotonic()
+        if self._groups:
+            self._admit(len(items), size, now - self._groups[0].since)
         future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
-        self._groups.append((items, future))
+        self._groups.append(_Group(items, future, size, now))
         self._waiting += len(items)
+        self._bytes += size
         self._arrived.set()
         return future
 
@@ -76,9 +102,7 @@ class Batcher(Generic[Item, Result]):
                 finally:
                     self._at_rest.set()
         finally:
-            for _, future in self._groups:
-                if not future.done():
-                    future.set_exception(Unavailable())
+            self._fail(self._groups, Unavailable())
 
     @property
     def waiting(self) -> int:
@@ -89,22 +113,38 @@ class Batcher(Generic[Item, Result]):
         """Returns when the batch that is being written now, if any, has been answered."""
         await self._at_rest.wait()
 
-    def _take(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
-        groups: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = []
-        size = 0
+    def _admit(self, count: int, size: int, waited: float) -> None:
+        """Raises Overloaded if so much more may not wait."""
+        if self._waiting + count > self._max_waiting or self._bytes + size > self._max_bytes:
+            raise Overloaded(f"too much waits in {self._name}; try again")
+        if waited > self._max_wait:
+            raise Overloaded(
+                f"{self._name}: the database is behind by more than {self._max_wait:g} s; try again"
+            )
+
+    def _take(self) -> list[_Group[Item, Result]]:
+        groups: list[_Group[Item, Result]] = []
+        count = size = 0
         while self._groups:
-            items, _ = self._groups[0]
-            if groups and size + len(items) > self._max_batch:
+            group = self._groups[0]
+            if groups and (
+                count + len(group.items) > self._max_batch
+                or size + group.size > bounds.WRITTEN_BYTES
+            ):
                 break
-            size += len(items)
-            groups.append(self._groups.popleft())
-        self._waiting -= size
+            self._groups.popleft()
+            self._waiting -= len(group.items)
+            self._bytes -= group.size
+            if self._drop_abandoned and group.future.cancelled():
+                # The caller has gone, or its deadline passed.
+                continue
+            count += len(group.items)
+            size += group.size
+            groups.append(group)
         return groups
 
-    async def _write(
-        self, groups: Sequence[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]
-    ) -> None:
-        items = [item for group, _ in groups for item in group]
+    async def _write(self, groups: Sequence[_Group[Item, Result]]) -> None:
+        items = [item for group in groups for item in group.items]
         started = perf_counter()
         try:
             results = await self._flush(items)
@@ -132,16 +172,14 @@ class Batcher(Generic[Item, Result]):
             instruments.BATCH_SIZE.record(len(items), self._name)
             instruments.BATCH_DURATION.record(perf_counter() - started, self._name)
             start = 0
-            for members, future in groups:
-                if not future.done():
-                    future.set_result(results[start : start + len(members)])
-                start += len(members)
+            for group in groups:
+                end = start + len(group.items)
+                if not group.future.done():
+                    group.future.set_result(results[start:end])
+                start = end
 
     @staticmethod
-    def _fail(
-        groups: Sequence[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]],
-        error: BaseException,
-    ) -> None:
-        for _, future in groups:
-            if not future.done():
-                future.set_exception(error)
+    def _fail(groups: Iterable[_Group[Item, Result]], error: BaseException) -> None:
+        for group in groups:
+            if not group.future.done():
+                group.future.set_exception(error)

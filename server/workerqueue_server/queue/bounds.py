@@ -41,6 +41,13 @@ ERROR_MESSAGE_BYTES = 8 * 1024
 ERROR_TRACE_BYTES = 32 * 1024
 PROGRESS_MESSAGE_BYTES = 1024
 
+# What waits for one kind of write, and what one write takes. A batch of the largest messages must
+# still be written in seconds, and what waits must be small beside a server's memory.
+WAITING_BYTES = 64 * 1024 * 1024
+WRITTEN_BYTES = 16 * 1024 * 1024
+# A healthy database stores a batch in milliseconds. Beyond this the callers' deadlines pass anyway.
+ENQUEUE_WAIT_SECONDS = 5.0
+
 # An error travels in HTTP/2 trailers, of which clients refuse more than 16 KiB (and from 8 KiB on
 # by chance), and then the caller learns nothing at all. The message travels twice: percent-encoded,
 # which makes up to three bytes of one, and beside the details in base64, which makes four of three:
@@ -52,6 +59,38 @@ VIOLATION_TEXT_BYTES = 256
 ERROR_METADATA_BYTES = 256
 # More than a caller reads, and all that is kept while a request is checked.
 VIOLATIONS = 100
+
+# A stream costs some 100 KiB and two tasks; a fleet has a few per machine.
+LEASE_STREAMS = 10_000
+LEASE_STREAMS_PER_PRINCIPAL = 1_000
+
+# Why, for the limits that callers meet; docs/limits.md has them as a table.
+REASONS = {
+    "MESSAGE_BYTES": "A request, a batch or a frame: what gRPC clients accept by default",
+    "BATCH_TASKS": "Tasks of one EnqueueBatch: one transaction of about a second",
+    "PAYLOAD_BYTES": "A leased task must fit one message beside its checkpoint",
+    "CHECKPOINT_BYTES": "Travels with the task to the next attempt",
+    "RESULT_BYTES": "Is kept in history and returned to whoever waits",
+    "NAME_BYTES": "Names of queues, kinds, workers, tags, and keys of metadata",
+    "KEY_BYTES": "Job keys and concurrency keys, which are indexed; values of filters",
+    "TAGS": "Are searched by an index",
+    "METADATA_ENTRIES": "Is meant for trace contexts and the like",
+    "METADATA_BYTES": "All keys and values of a task together",
+    "ERROR_TYPE_BYTES": "Of a failed attempt; cut",
+    "ERROR_MESSAGE_BYTES": "Of a failed attempt; cut",
+    "ERROR_TRACE_BYTES": "Of a failed attempt; cut. Up to a thousand attempts are kept",
+    "PROGRESS_MESSAGE_BYTES": "Cut",
+    "HELD_TOKENS": "Of a worker that reconnects: as many as the largest window",
+    "MAX_IN_FLIGHT": "The window of one stream",
+    "LEASE_STREAMS": "Open at once on one server process",
+    "LEASE_STREAMS_PER_PRINCIPAL": "The same for one token; callers without tokens share the above",
+    "WAITING_BYTES": "Payloads or results that wait for one kind of write",
+    "WRITTEN_BYTES": "Payloads or results of one write",
+    "ENQUEUE_WAIT_SECONDS": "How long the oldest may have waited when another is taken in",
+    "PRIORITY": "Larger runs first",
+    "MAX_ATTEMPTS": "Each is kept in the task's history",
+    "CONCURRENCY_LIMIT": "Tasks of one concurrency key at a time",
+}
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 

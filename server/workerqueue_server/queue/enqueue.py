@@ -1,12 +1,13 @@
 """Storing tasks: concurrent calls share one write."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random, SystemRandom
 from typing import NamedTuple
 
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.batcher import Batcher
 from workerqueue_server.queue.dispatcher import Dispatcher
 from workerqueue_server.queue.errors import QueueError
@@ -96,6 +97,11 @@ def new_task_id() -> bytes:
     ).to_bytes(16, "big")
 
 
+def payload_bytes(tasks: Iterable[NewTask]) -> int:
+    """What the tasks hold in memory, but for what has small bounds of its own."""
+    return sum([len(task.payload) for task in tasks])
+
+
 class Enqueuer:
     """Gathers tasks and stores them."""
 
@@ -113,7 +119,12 @@ class Enqueuer:
         self._lanes = lanes
         self._wakeups = wakeups
         self._batcher = Batcher[NewTask, EnqueueResult](
-            "enqueue", self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+            "enqueue",
+            self._flush,
+            max_batch=_MAX_BATCH,
+            max_waiting=_MAX_WAITING,
+            max_wait_seconds=bounds.ENQUEUE_WAIT_SECONDS,
+            drop_abandoned=True,
         )
 
     @property
@@ -127,7 +138,7 @@ class Enqueuer:
 
     async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[EnqueueResult]:
         """Stores the tasks in one transaction; returns when it is committed."""
-        return await self._batcher.submit(tasks)
+        return await self._batcher.submit(tasks, payload_bytes(tasks))
 
     async def _store_and_hand_over(self, batch: NewTasks, lane_ids: list[int]) -> Stored:
         """Stores the batch; a stream that waits for it gets tasks in the same transaction."""

@@ -15,9 +15,16 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.batcher import Batcher
-from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec
-from workerqueue_server.queue.errors import BatchRefused, KeyBusy, KeyConflict, QueueError
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec, payload_bytes
+from workerqueue_server.queue.errors import (
+    BatchRefused,
+    KeyBusy,
+    KeyConflict,
+    Overloaded,
+    QueueError,
+)
 from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.lanes import LaneTable
 from workerqueue_server.queue.wakeups import Wakeups
@@ -83,8 +90,16 @@ class KeyedEnqueuer:
         self._care = care
         # A result is None if the request was not stored because a key is taken.
         self._batcher = Batcher[_Item, EnqueueResult | None](
-            "enqueue keyed", self._flush, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
+            "enqueue keyed",
+            self._flush,
+            max_batch=_MAX_BATCH,
+            max_waiting=_MAX_WAITING,
+            max_wait_seconds=2 * bounds.ENQUEUE_WAIT_SECONDS,
+            drop_abandoned=True,
         )
+        # Tasks of calls under way, those between two tries among them, and their bytes.
+        self._held = 0
+        self._held_bytes = 0
 
     @property
     def waiting(self) -> int:
@@ -101,15 +116,28 @@ class KeyedEnqueuer:
         """Stores the tasks in one transaction; returns when it is committed.
 
         A task that is not unique has an error as its result, if it asks for one; the others are
-        stored all the same unless all_or_nothing. Raises KeyBusy.
+        stored all the same unless all_or_nothing. Raises KeyBusy or Overloaded.
         """
-        request = _Request(tasks, all_or_nothing)
-        items = [_Item(task, request) for task in tasks]
+        size = payload_bytes(tasks)
+        if self._held and (
+            self._held + len(tasks) > _MAX_WAITING or self._held_bytes + size > bounds.WAITING_BYTES
+        ):
+            raise Overloaded("too many tasks wait for their keys; try again")
+        self._held += len(tasks)
+        self._held_bytes += size
+        try:
+            return await self._enqueue(_Request(tasks, all_or_nothing), size)
+        finally:
+            self._held -= len(tasks)
+            self._held_bytes -= size
+
+    async def _enqueue(self, request: _Request, size: int) -> list[EnqueueResult]:
+        items = [_Item(task, request) for task in request.tasks]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _BUSY_SECONDS
         pause = _FIRST_PAUSE
         while True:
-            results = [r for r in await self._batcher.submit(items) if r is not None]
+            results = [r for r in await self._batcher.submit(items, size) if r is not None]
             if len(results) == len(items):
                 return results
             if loop.time() + pause > deadline:

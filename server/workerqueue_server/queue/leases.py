@@ -88,15 +88,18 @@ class LeaseDesk:
 
     def finish(self, items: Sequence[Finish]) -> asyncio.Future[Sequence[bool]]:
         """Acks; each result tells whether the lease was alive (or finished by this token)."""
-        return self._finishes.submit(items)
+        size = sum([len(item.result) for item in items if item.result])
+        return self._finishes.submit(items, size)
 
     def take_back(self, items: Sequence[Return]) -> asyncio.Future[Sequence[bool]]:
         """Nacks; each result tells whether the lease was alive."""
-        return self._returns.submit(items)
+        size = sum(sum(map(len, item.error.values())) for item in items if item.error)
+        return self._returns.submit(items, size)
 
     def heartbeat(self, items: Sequence[Prolongation]) -> asyncio.Future[Sequence[int | None]]:
         """Heartbeats; each result is the lease's new end in µs, None if it is lost."""
-        return self._heartbeats.submit(items)
+        size = sum([len(item.checkpoint) for item in items if item.checkpoint])
+        return self._heartbeats.submit(items, size)
 
     async def present(self, tokens: Sequence[bytes]) -> dict[bytes, LiveLease]:
         """Those of a reconnecting worker's leases that are alive."""

@@ -132,7 +132,14 @@ class EnqueueReader:
             return _Payload(kind, self._catalog.parse(kind, data, "payload"), data, "payload")
         if form == "dynamic":
             kind = self._catalog.by_name(request.dynamic.kind, "dynamic.kind")
-            args = json_format.MessageToDict(request.dynamic.args)
+            try:
+                args = json_format.MessageToDict(request.dynamic.args)
+            except (ValueError, RecursionError) as error:
+                # What a Struct can hold and JSON cannot.
+                raise InvalidTask(
+                    [Violation("dynamic.args", "NaN and infinite numbers have no JSON form")],
+                    payload=True,
+                ) from error
             message = self._catalog.parse_json(kind, args, "dynamic.args")
             data = message.SerializeToString()
             _check_size(len(data), "dynamic.args")

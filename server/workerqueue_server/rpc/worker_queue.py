@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 
 import grpc
 
@@ -15,12 +16,14 @@ from workerqueue_server.queue.errors import (
     BatchRefused,
     Draining,
     LeaseLost,
+    Overloaded,
     QueueError,
     Refused,
     TooLarge,
 )
 from workerqueue_server.queue.keyed import is_keyed
 from workerqueue_server.queue.leases import LeaseDesk
+from workerqueue_server.queue.quota import StreamQuota
 from workerqueue_server.queue.scoped_desk import ScopedDesk
 from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
@@ -43,6 +46,7 @@ class WorkerQueueService:
         self._scopes = Scopes(engine)
         self._encoder = LeaseEncoder()
         self._streams: set[LeaseStream] = set()
+        self._quota = StreamQuota()
         self._draining: float | None = None
         self._no_streams = asyncio.Event()
         self._no_streams.set()
@@ -145,6 +149,14 @@ class WorkerQueueService:
         """Lease."""
         if self._draining is not None:
             await refuse_stream(context, Draining())
+        with ExitStack() as places:
+            try:
+                places.enter_context(self._quota.stream(current_principal().key))
+            except Overloaded as error:
+                await refuse_stream(context, error)
+            await self._serve(context)
+
+    async def _serve(self, context: Context) -> None:
         served = LeaseStream(self._engine, self._encoder, context)
         self._streams.add(served)
         self._no_streams.clear()

@@ -156,7 +156,8 @@ class TaskStore:
                     [
                         {
                             "id": item.token[:16].hex(),
-                            "lease_id": int.from_bytes(item.token[16:], "big"),
+                            # As Postgres reads the bytes; unsigned it may not fit.
+                            "lease_id": int.from_bytes(item.token[16:], "big", signed=True),
                             "action": item.action,
                             "error": item.error,
                             "retry_ms": item.retry_ms,

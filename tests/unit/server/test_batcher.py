@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.batcher import Batcher
 from workerqueue_server.queue.errors import Overloaded, Unavailable
 from workerqueue_server.store.errors import DatabaseUnavailable, StatementFailed
@@ -36,9 +38,11 @@ class Writer:
 
 @asynccontextmanager
 async def running(
-    writer: Writer, *, max_batch: int = 100, max_waiting: int = 1_000
+    writer: Writer, *, max_batch: int = 100, max_waiting: int = 1_000, **more: Any
 ) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher[int, int]("test", writer, max_batch=max_batch, max_waiting=max_waiting)
+    batcher = Batcher[int, int](
+        "test", writer, max_batch=max_batch, max_waiting=max_waiting, **more
+    )
     loop = asyncio.create_task(batcher.run())
     try:
         yield batcher
@@ -160,3 +164,60 @@ async def test_settling_waits_for_the_write_under_way_only() -> None:
         writer.gate.set()
         await asyncio.wait_for(settled, 5)
         assert await future == [10]
+
+
+async def test_what_waits_is_bounded_by_bytes_too() -> None:
+    writer = Writer(held=True)
+    async with running(writer, max_bytes=100) as batcher:
+        first = batcher.submit([1], 1_000)
+        await writer.entered.wait()
+        waiting = [batcher.submit([2], 60), batcher.submit([3], 40)]
+        with pytest.raises(Overloaded):
+            batcher.submit([4], 1)
+        writer.gate.set()
+        await asyncio.gather(first, *waiting)
+        assert await batcher.submit([4], 1) == [40]
+
+
+async def test_nothing_more_is_taken_once_the_oldest_has_waited_too_long() -> None:
+    writer = Writer(held=True)
+    async with running(writer, max_wait_seconds=0.0) as batcher:
+        first = batcher.submit([1])
+        await writer.entered.wait()
+        # Nobody waits yet; this one does from now on.
+        second = batcher.submit([2])
+        with pytest.raises(Overloaded) as refused:
+            batcher.submit([3])
+        assert "behind" in refused.value.message
+        writer.gate.set()
+        assert [await first, await second] == [[10], [20]]
+    # What was refused was not written.
+    assert writer.batches == [[1], [2]]
+
+
+@pytest.mark.parametrize("drop_abandoned", [True, False])
+async def test_what_nobody_waits_for_is_written_only_if_it_should_be(drop_abandoned: bool) -> None:
+    writer = Writer(held=True)
+    async with running(writer, drop_abandoned=drop_abandoned) as batcher:
+        first = batcher.submit([1])
+        await writer.entered.wait()
+        gone, stays = batcher.submit([2]), batcher.submit([3])
+        gone.cancel()
+        # Too late: it is being written.
+        first.cancel()
+        writer.gate.set()
+        assert await stays == [30]
+    assert writer.batches == [[1], [3] if drop_abandoned else [2, 3]]
+
+
+async def test_one_write_takes_so_many_bytes_and_at_least_one_group() -> None:
+    writer = Writer(held=True)
+    async with running(writer) as batcher:
+        first = batcher.submit([1])
+        await writer.entered.wait()
+        half = bounds.WRITTEN_BYTES // 2
+        sizes = [half, half, 1, bounds.WRITTEN_BYTES + 1, 1]
+        rest = [batcher.submit([n + 2], size) for n, size in enumerate(sizes)]
+        writer.gate.set()
+        await asyncio.gather(first, *rest)
+    assert writer.batches == [[1], [2, 3], [4], [5], [6]]
