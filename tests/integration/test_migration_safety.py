@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.integration.admin.toolkit import DEAD, RETRYING, SUCCEEDED, Admin
-from tests.postgres import Database
+from tests.postgres import Database, PostgresCluster
 from tests.servers import ServerProcess
 from tests.toolkit import Api, connected, eventually, request, seconds
 from workerqueue.tasks.v1 import tasks_pb2
@@ -27,6 +27,7 @@ from workerqueue_server.store.migrator import Migration, load_migrations, migrat
 _REPOSITORY = Path(__file__).parents[2]
 # Stands for the previous release while there is none: the last commit before migration 0017.
 _BASE = "bc3e14d"
+_BASE_MIGRATION = 16
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +188,22 @@ def _schema(database: Database) -> dict[str, str]:
     """Everything the schema consists of, by its name."""
     with psycopg.connect(database.dsn) as connection:
         return dict(connection.execute(_SCHEMA).fetchall())
+
+
+async def test_an_upgraded_schema_is_that_of_a_fresh_database(
+    postgres: PostgresCluster, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = postgres.create_database()
+    await migrate(fresh.dsn)
+    known = load_migrations()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            migrator, "load_migrations", lambda: [m for m in known if m.version <= _BASE_MIGRATION]
+        )
+        await migrate(database.dsn)
+    assert _schema(database) != _schema(fresh)
+    await migrate(database.dsn)
+    assert _schema(database) == _schema(fresh)
 
 
 @pytest.mark.parametrize("sql", ["select 1 / 0", "select nothing from nowhere"])
