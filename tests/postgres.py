@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,16 +103,26 @@ class Database:
 class PostgresCluster:
     """A cluster in a temporary folder. Its port stays the same over stops and starts."""
 
-    def __init__(self, major: int, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        major: int,
+        settings: dict[str, str] | None = None,
+        *,
+        parent: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Creates the cluster without starting it.
 
-        `settings` are server settings (`postgresql.conf` names) beside or in place of the defaults.
+        `settings` are server settings (`postgresql.conf` names) beside or in place of the defaults;
+        `parent` is where its folder lies, instead of the system's temporary folder; `environment`
+        is added to that of its processes.
         """
         self.major = major
+        self._environment = dict(environment or {})
         self._bin_dir = available_majors()[major]
         self._account = _account_to_run_as(self._bin_dir)
         # Directly under the system's temporary folder: a socket's path has 107 bytes at most.
-        self._folder = Path(tempfile.mkdtemp(prefix=f"workerqueue-pg{major}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"workerqueue-pg{major}-", dir=parent))
         self._data = self._folder / "data"
         self._log = self._folder / "log"
         self.port = unused_port()
@@ -170,6 +180,7 @@ class PostgresCluster:
                 user=self._account,
                 group=self._account,
                 cwd=self._folder,
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -46,9 +46,14 @@ class ServerProcess:
         drain_seconds: float = 5.0,
         name: str = "server",
         program: Sequence[str] = ("-m", "workerqueue_server.cli.main"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Without a DSN the server runs the embedded database in `data_dir`."""
+        """Without a DSN the server runs the embedded database in `data_dir`.
+
+        `program` is what Python runs as the command line; `environment` is added.
+        """
         self.name = name
+        self._environment = dict(environment or {})
         self._folder = Path(tempfile.mkdtemp(prefix="workerqueue-server-"))
         self._port_file = self._folder / "port"
         self.log_file = self._folder / "log"
@@ -92,7 +97,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env=environment,
+                env=environment | self._environment,
                 # A Ctrl-C for the tests must not reach the servers before the fixtures do.
                 start_new_session=True,
             )
@@ -114,6 +119,11 @@ class ServerProcess:
         while not self.is_serving():
             self._give_up_if(deadline)
             time.sleep(_POLL_SECONDS)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the process, since its launch, came so far as to take calls."""
+        return self._port_file.exists()
 
     def is_serving(self) -> bool:
         """Whether the health service says SERVING."""

@@ -1,0 +1,448 @@
+"""What is done to processes, clocks, the disk and the database: one small class per fault.
+
+A fault strikes, holds, and heals; when `run` returns, all is as before. What it picks comes from
+the generator it is given, so a seed repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from random import Random
+from typing import ClassVar, Protocol
+
+import psycopg
+
+from tests.chaos.harness.processes import Actor
+from tests.chaos.harness.stage import DATABASE, Seat, Stage
+
+_POLL_SECONDS = 0.1
+_POINT_SECONDS = 15.0
+_START_SECONDS = 90.0
+# What the servers' statements are called in store/sql; those that change something.
+STATEMENTS = (
+    *("enqueue_tasks", "grant_leases", "finish_leases", "return_leases", "prolong_leases"),
+    *("expire_leases", "promote_due", "admit_waiting"),
+)
+METHODS = ("enqueue", "enqueue_batch", "ack", "nack")
+
+
+class Fault(ABC):
+    """Something that goes wrong."""
+
+    name: ClassVar[str]
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Why it cannot be done on this stage; None: it can."""
+        return None
+
+    @abstractmethod
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Strikes, holds and heals. False: nothing to strike, nothing was done."""
+
+
+class Freezable(Protocol):
+    """A process that can stand still."""
+
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+
+
+class KillWorker(Fault):
+    """SIGKILL to a worker; it comes back a while later."""
+
+    name = "kill worker"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Kills one or all."""
+        async with stage.claimed(stage.workers, pick) as worker:
+            return worker is not None and await _kill_actor(worker, pick)
+
+
+class KillProducer(Fault):
+    """SIGKILL to a producer, whose calls under way nobody will repeat."""
+
+    name = "kill producer"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Kills one."""
+        async with stage.claimed(stage.producers, pick) as producer:
+            return producer is not None and await _kill_actor(producer, pick)
+
+
+async def _kill_actor(actor: Actor, pick: Random) -> bool:
+    await asyncio.to_thread(actor.kill)
+    await asyncio.sleep(pick.uniform(0, 3))
+    actor.launch()
+    return True
+
+
+class KillServer(Fault):
+    """SIGKILL to a server."""
+
+    name = "kill server"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Kills one."""
+        async with _claimed_seat(stage, pick) as seat:
+            if seat is None:
+                return False
+            await asyncio.to_thread(seat.server.kill)
+            await asyncio.sleep(pick.uniform(0, 3))
+            await _start(seat)
+        return True
+
+
+class KillServerAtPoint(Fault):
+    """SIGKILL to a server at a named point."""
+
+    name = "kill server at a point"
+    action: ClassVar[str] = "kill"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Arms a point, and starts the server again when it has met it."""
+        point = pick.choice(
+            [f"{when} commit of {name}" for name in STATEMENTS for when in ("before", "after")]
+            + [f"before the answer to {name}" for name in METHODS]
+        )
+        async with _claimed_seat(stage, pick) as seat:
+            if seat is None:
+                return False
+            order = {"point": point, "action": self.action, "skip": pick.randrange(5)}
+            arm(seat, order)
+            try:
+                met = await _until(lambda: not seat.point.exists(), _POINT_SECONDS)
+            finally:
+                seat.point.unlink(missing_ok=True)
+            stage.recorder.write(
+                "fault", fault=f"{self.action} {point}", phase="met" if met else "not met"
+            )
+            if met:
+                await self._after(stage, seat, pick)
+        return met
+
+    async def _after(self, stage: Stage, seat: Seat, pick: Random) -> None:
+        await asyncio.to_thread(seat.server.wait)
+        await asyncio.sleep(pick.uniform(0, 2))
+        await _start(seat)
+
+
+class FreezeServerAtPoint(KillServerAtPoint):
+    """SIGSTOP to a server at a named point, for longer than a lease."""
+
+    name = "freeze server at a point"
+    action = "freeze"
+
+    async def _after(self, stage: Stage, seat: Seat, pick: Random) -> None:
+        await asyncio.sleep(stage.scale.lease_seconds + pick.uniform(1, 3))
+        seat.server.thaw()
+
+
+class RollingRestart(Fault):
+    """SIGTERM to one server after the other; each drains and comes back."""
+
+    name = "rolling restart"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Restarts all."""
+        async with AsyncExitStack() as stack:
+            for seat in stage.seats:
+                claimed = await stack.enter_async_context(stage.claimed([seat], pick))
+                if claimed is None:
+                    return False
+                await stack.enter_async_context(stage.claimed([seat.server], pick))
+            for seat in stage.seats:
+                code = await asyncio.to_thread(seat.server.stop)
+                # One that had not come to listen has no calls to end well.
+                if code != 0 and seat.server.listens:
+                    stage.note(seat.server.name, "ended by itself", code, "after SIGTERM")
+                await _start(seat)
+        return True
+
+
+class FreezeWorker(Fault):
+    """SIGSTOP to a worker for longer than a lease."""
+
+    name = "freeze worker"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Freezes one."""
+        async with stage.claimed(stage.workers, pick) as worker:
+            return worker is not None and await _freeze(worker, stage, pick)
+
+
+class FreezeServer(Fault):
+    """SIGSTOP to a server for longer than a lease."""
+
+    name = "freeze server"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Freezes one."""
+        async with _claimed_seat(stage, pick) as seat:
+            return seat is not None and await _freeze(seat.server, stage, pick)
+
+
+async def _freeze(process: Freezable, stage: Stage, pick: Random) -> bool:
+    process.freeze()
+    try:
+        await asyncio.sleep(stage.scale.lease_seconds + pick.uniform(0.5, 3))
+    finally:
+        process.thaw()
+    return True
+
+
+class FreezePostgres(Fault):
+    """SIGSTOP to every process of PostgreSQL for longer than a lease."""
+
+    name = "freeze postgres"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Freezes it."""
+        async with stage.claimed(["postgres"], pick) as free:
+            if free is None:
+                return False
+            await asyncio.to_thread(stage.cluster.freeze)
+            try:
+                await asyncio.sleep(stage.scale.lease_seconds + pick.uniform(0.5, 3))
+            finally:
+                await asyncio.to_thread(stage.cluster.thaw)
+        return True
+
+
+class KillPostgres(Fault):
+    """SIGKILL to every process of PostgreSQL; it recovers from its log."""
+
+    name = "kill postgres"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Kills and starts it."""
+        async with stage.claimed(["postgres"], pick) as free:
+            if free is None:
+                return False
+            await asyncio.to_thread(stage.cluster.kill)
+            await asyncio.sleep(pick.uniform(0, 3))
+            await asyncio.to_thread(stage.cluster.start)
+        return True
+
+
+class RestartPostgres(Fault):
+    """An operator restarts PostgreSQL."""
+
+    name = "restart postgres"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Stops and starts it."""
+        async with stage.claimed(["postgres"], pick) as free:
+            if free is None:
+                return False
+            await asyncio.to_thread(stage.cluster.stop, "fast")
+            await asyncio.sleep(pick.uniform(0, 1))
+            await asyncio.to_thread(stage.cluster.start)
+        return True
+
+
+class FailOver(Fault):
+    """The primary dies; its synchronous standby is promoted and takes its place."""
+
+    name = "fail over"
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs a standby that is still there."""
+        return None if stage.standby is not None else "no standby"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Kills the primary and promotes."""
+        async with stage.claimed(["postgres"], pick) as free:
+            if free is None or stage.standby is None:
+                return False
+            await asyncio.to_thread(stage.fail_over)
+        return True
+
+
+class TerminateBackends(Fault):
+    """A storm of pg_terminate_backend over every connection of the servers."""
+
+    name = "terminate backends"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Terminates again and again."""
+        for _ in range(pick.randint(3, 15)):
+            await stage.execute(TERMINATE)
+            await asyncio.sleep(pick.uniform(0, 0.4))
+        return True
+
+
+TERMINATE = (
+    "select pg_terminate_backend(pid) from pg_stat_activity"
+    " where application_name like 'workerqueue%'"
+)
+
+
+class ExhaustConnections(Fault):
+    """Somebody takes every connection that PostgreSQL has, after the servers lost theirs."""
+
+    name = "exhaust connections"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Takes them and gives them back."""
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                try:
+                    while True:
+                        connection = await psycopg.AsyncConnection.connect(
+                            stage.cluster.dsn(DATABASE), connect_timeout=5
+                        )
+                        await stack.enter_async_context(connection)
+                except psycopg.Error:
+                    pass
+                # Needs a connection of its own: the reserved ones are for superusers, as this is.
+                await stage.execute(TERMINATE)
+            await asyncio.sleep(pick.uniform(1, 4))
+        return True
+
+
+class LoseNotify(Fault):
+    """Hints between servers are lost."""
+
+    name = "lose notify"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Loses all for a while."""
+        async with AsyncExitStack() as stack:
+            seats = [await stack.enter_async_context(stage.claimed([s], pick)) for s in stage.seats]
+            free = [seat for seat in seats if seat is not None]
+            for seat in free:
+                arm(seat, {"lose": "notify"})
+            try:
+                await asyncio.sleep(pick.uniform(3, 8))
+            finally:
+                for seat in free:
+                    seat.point.unlink(missing_ok=True)
+        return bool(free)
+
+
+class FillDisk(Fault):
+    """No room for tables nor for the log; PostgreSQL may stop, and then an operator starts it."""
+
+    name = "full disk"
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs a small disk."""
+        return None if stage.disk is not None else "no small disk"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Fills and empties it."""
+        async with stage.claimed(["postgres"], pick) as free:
+            if free is None or stage.disk is None:
+                return False
+            await asyncio.to_thread(stage.disk.fill)
+            try:
+                await asyncio.sleep(pick.uniform(3, 8))
+            finally:
+                await asyncio.to_thread(stage.disk.empty)
+            if await _until(lambda: not stage.cluster.running, 2):
+                await asyncio.to_thread(stage.cluster.start)
+        return True
+
+
+class JumpServerClock(Fault):
+    """A server's clock is hours off, and comes back."""
+
+    name = "server clock jumps"
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs fake clocks."""
+        return None if stage.clock is not None else "no fake clocks"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Sets it off and back."""
+        clock = pick.choice(stage.seats).clock
+        assert clock is not None
+        clock.set(pick.choice((-7_200, -30, 30, 7_200, 90_000)))
+        await asyncio.sleep(pick.uniform(3, 8))
+        clock.set(0)
+        return True
+
+
+class JumpDatabaseClock(Fault):
+    """The database's clock is set forward for good, or back for a while."""
+
+    name = "database clock jumps"
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs fake clocks."""
+        return None if stage.clock is not None else "no fake clocks"
+
+    async def run(self, stage: Stage, pick: Random) -> bool:
+        """Sets it."""
+        assert stage.clock is not None
+        async with stage.claimed(["database clock"], pick) as free:
+            if free is None:
+                return False
+            if pick.random() < 0.5:
+                stage.clock_ahead += pick.choice((5, 60, 300))
+                stage.clock.set(stage.clock_ahead)
+            else:
+                stage.clock.set(stage.clock_ahead - pick.choice((5, 60, 3_600)))
+            await asyncio.sleep(pick.uniform(3, 8))
+            stage.clock.set(stage.clock_ahead)
+            # Processes look at the clock's file once a second.
+            await asyncio.sleep(1.5)
+        return True
+
+
+def arm(seat: Seat, order: dict[str, object]) -> None:
+    """Tells a server's fault points what to do; they look at each statement."""
+    partial = seat.point.with_suffix(".partial")
+    partial.write_text(json.dumps(order))
+    partial.replace(seat.point)
+
+
+def _claimed_seat(stage: Stage, pick: Random) -> _ClaimedSeat:
+    return _ClaimedSeat(stage, pick)
+
+
+class _ClaimedSeat(AsyncExitStack):
+    """A seat and its server, for one fault at a time."""
+
+    def __init__(self, stage: Stage, pick: Random) -> None:
+        super().__init__()
+        self._stage = stage
+        self._pick = pick
+
+    async def __aenter__(self) -> Seat | None:  # type: ignore[override]
+        await super().__aenter__()
+        seat = await self.enter_async_context(self._stage.claimed(self._stage.seats, self._pick))
+        if seat is not None:
+            # The watcher of processes must not take what a fault does for the server's own doing.
+            await self.enter_async_context(self._stage.claimed([seat.server], self._pick))
+        return seat
+
+
+async def _start(seat: Seat) -> None:
+    """Starts a server until it stands: without a database, which another fault took, it cannot."""
+    deadline = asyncio.get_running_loop().time() + _START_SECONDS
+    while asyncio.get_running_loop().time() < deadline:
+        seat.server.launch()
+        await _until(
+            lambda: seat.server.listens or seat.server.returncode is not None, _START_SECONDS
+        )
+        if seat.server.returncode is None:
+            return
+
+
+async def _until(probe: Callable[[], bool], limit: float) -> bool:
+    deadline = asyncio.get_running_loop().time() + limit
+    while not probe():
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(_POLL_SECONDS)
+    return True
