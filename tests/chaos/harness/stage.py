@@ -10,6 +10,7 @@ can be parted from each other.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -81,7 +82,8 @@ class Seat:
         for proxy in self.proxies:
             await proxy.start()
         self.database.target = ("127.0.0.1", database_port)
-        environment = {VARIABLE: str(self.point), "PYTHONPATH": str(REPOSITORY)}
+        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+        environment = {VARIABLE: str(self.point), "PYTHONPATH": path}
         self.server = ServerProcess(
             f"postgresql://postgres@{self.database.address}/{DATABASE}",
             name=f"server-{self._number}",
