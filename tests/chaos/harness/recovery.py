@@ -1,0 +1,293 @@
+"""Measures how soon work goes on after a worker, a server or PostgreSQL died.
+
+    python -m tests.chaos.harness.recovery [--times NUMBER]
+
+Two servers, product workers, real processes; no proxies in between. Every scenario fails if a task
+is lost or done by a lease that was not its own; what it measures is told, and judged by who asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from tests.chaos.harness.history import Event, read_history
+from tests.chaos.harness.processes import Actor
+from tests.postgres import PostgresCluster, available_majors
+from tests.servers import ServerProcess
+from tests.toolkit import connected, eventually, request, seconds
+from workerqueue.tasks.v1.tasks_pb2 import RunFinished
+from workerqueue.v1 import policy_pb2
+
+_SECOND = 1_000_000_000
+_WAIT_SECONDS = 120.0
+_BEFORE_SECONDS = 4.0
+_AFTER_SECONDS = 6.0
+_FULL_RATE = 0.95
+_HELD = 20
+AT_ONCE = policy_pb2.RetryPolicy(
+    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a scenario measured."""
+
+    scenario: str
+    # From the kill (workers, servers) or the return (PostgreSQL) to the goal.
+    seconds: float
+    # Tasks a second afterwards, as a share of those before; 0: not measured here.
+    throughput: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """For people."""
+        share = f", throughput {self.throughput:.0%} of before" if self.throughput else ""
+        return f"{self.scenario}: {self.seconds:.2f} s{share} {self.details or ''}".rstrip()
+
+
+class Scene:
+    """A database, two servers, and workers on both of them."""
+
+    def __init__(self, folder: Path, cluster: PostgresCluster, group: list[ServerProcess]) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.servers = group
+        self.workers: list[Actor] = []
+
+    @property
+    def dsn(self) -> str:
+        """The database."""
+        return self.cluster.dsn("postgres")
+
+    def work(
+        self, queue: str, *, concurrency: int = 20, lease_seconds: float = 3.0, first: int = 0
+    ) -> Actor:
+        """Starts a worker that knows both servers and begins with the given one."""
+        order = (self.servers[first], self.servers[1 - first])
+        options = {
+            "folder": str(self.folder),
+            "name": f"worker-{len(self.workers)}",
+            "target": "ipv4:" + ",".join(server.address for server in order),
+            "queues": [queue],
+            "concurrency": concurrency,
+            "lease_seconds": lease_seconds,
+            "seed": len(self.workers),
+        }
+        worker = Actor("product_worker", options, self.folder)
+        worker.launch()
+        self.workers.append(worker)
+        return worker
+
+    async def enqueue(self, queue: str, count: int, work_seconds: float = 0.0) -> list[str]:
+        """Stores tasks that take so long."""
+        payload = RunFinished(id=str(work_seconds))
+        ids = [str(uuid.uuid4()) for _ in range(count)]
+        async with connected(self.servers[1].address) as api:
+            for start in range(0, count, 5_000):
+                made = [
+                    request(payload, task_id=task_id, queue=queue, retry=AT_ONCE, max_attempts=20)
+                    for task_id in ids[start : start + 5_000]
+                ]
+                await api.ids(made)
+        return ids
+
+    def events(self, event: str, by: Actor | None = None) -> list[Event]:
+        """What workers wrote down."""
+        found = [e for e in read_history(self.folder) if e.event == event]
+        return [e for e in found if by is None or e.by == by.name]
+
+    async def succeeded(self, ids: Sequence[str]) -> None:
+        """Waits until all of the tasks have succeeded, each once."""
+
+        async def all_done() -> bool:
+            async with await AsyncConnection.connect(self.dsn) as connection:
+                cursor = await connection.execute(
+                    "select count(*), count(distinct id) from workerqueue.history"
+                    " where id = any (%s::uuid[]) and state = 'succeeded'",
+                    (list(ids),),
+                )
+                return await cursor.fetchone() == (len(ids), len(ids))
+
+        await eventually(all_done, f"{len(ids)} tasks have succeeded", _WAIT_SECONDS)
+
+
+@asynccontextmanager
+async def scene(folder: Path) -> AsyncIterator[Scene]:
+    """A scene; everything in it ends with the block."""
+    async with AsyncExitStack() as stack:
+        cluster = PostgresCluster(next(iter(available_majors())))
+        stack.callback(cluster.destroy)
+        await asyncio.to_thread(cluster.start)
+        group = [ServerProcess(cluster.dsn("postgres"), name=f"server {n}") for n in range(2)]
+        for server in group:
+            server.launch()
+            stack.callback(server.kill)
+        for server in group:
+            await asyncio.to_thread(server.wait_until_serving)
+        made = Scene(folder, cluster, group)
+        stack.callback(lambda: [worker.kill() for worker in made.workers])
+        yield made
+
+
+async def worker_killed(folder: Path, lease_seconds: float = 3.0) -> Measured:
+    """From the kill of a worker that holds tasks to the start of the last of them elsewhere."""
+    async with scene(folder) as stage:
+        doomed = stage.work("held", concurrency=_HELD, lease_seconds=lease_seconds)
+        ids = await stage.enqueue("held", _HELD, work_seconds=1.0)
+        await _until(lambda: len(stage.events("end", doomed)) >= _HELD, "the first round")
+        await stage.succeeded(ids)
+        held = await stage.enqueue("held", _HELD, work_seconds=600.0)
+        await _until(lambda: len(stage.events("start", doomed)) >= 2 * _HELD, "tasks held")
+        other = stage.work("held", concurrency=2 * _HELD, lease_seconds=lease_seconds)
+        # It has begun when it has a task of its own.
+        await stage.enqueue("held", 1)
+        await _until(lambda: len(stage.events("start", other)) >= 1, "the other worker")
+        killed = time.monotonic_ns()
+        doomed.kill()
+        await _until(lambda: len(stage.events("start", other)) > _HELD, "tasks run elsewhere")
+        starts = [e for e in stage.events("start", other) if e["task"] in set(held)]
+    assert {event["attempt"] for event in starts} == {2}
+    took = max(event.at for event in starts) - killed
+    return Measured("worker killed", took / _SECOND, details={"lease_seconds": lease_seconds})
+
+
+async def server_killed(folder: Path) -> Measured:
+    """From the kill of a server to the first new task of its last worker, elsewhere."""
+    async with scene(folder) as stage:
+        workers = [stage.work("held", first=0, lease_seconds=10) for _ in range(5)]
+        ids = await stage.enqueue("held", 20, work_seconds=8.0)
+        held = lambda: [stage.events("start", worker) for worker in workers]  # noqa: E731
+        await _until(lambda: sum(map(len, held())) >= len(ids), "tasks held")
+        killed = time.monotonic_ns()
+        stage.servers[0].kill()
+        # Exactly what all workers have places for, so that each one gets some, whoever comes first.
+        later = await stage.enqueue("held", 5 * _HELD - len(ids), work_seconds=5.0)
+        await stage.succeeded([*ids, *later])
+        starts = stage.events("start")
+        back = []
+        for worker in workers:
+            after = [e.at for e in starts if e.by == worker.name and e.at > killed]
+            back.append((min(after) - killed) / _SECOND if after else float("inf"))
+        attempts = {e["attempt"] for e in starts if e["task"] in set(ids)}
+    assert attempts == {1}, "a lease did not survive its server"
+    details = {"median": round(statistics.median(back), 2), "leases_kept": len(ids)}
+    return Measured("server killed", max(back), details=details)
+
+
+async def postgres_restarted(folder: Path) -> Measured:
+    """From PostgreSQL's return after a crash to the full rate of a loaded queue."""
+
+    async def crash(stage: Scene) -> int:
+        await asyncio.to_thread(stage.cluster.kill)
+        await asyncio.to_thread(stage.cluster.start)
+        return time.monotonic_ns()
+
+    return await _under_load("PostgreSQL restarted", folder, crash)
+
+
+async def worker_killed_under_load(folder: Path) -> Measured:
+    """The rate of a loaded queue after a worker died and came back."""
+
+    async def crash(stage: Scene) -> int:
+        await asyncio.to_thread(stage.workers[0].kill)
+        stage.workers[0].launch()
+        return time.monotonic_ns()
+
+    return await _under_load("worker killed under load", folder, crash)
+
+
+async def server_killed_under_load(folder: Path) -> Measured:
+    """The rate of a loaded queue after a server died and came back."""
+
+    async def crash(stage: Scene) -> int:
+        await asyncio.to_thread(stage.servers[0].kill)
+        await asyncio.to_thread(stage.servers[0].launch)
+        await asyncio.to_thread(stage.servers[0].wait_until_serving)
+        return time.monotonic_ns()
+
+    return await _under_load("server killed under load", folder, crash)
+
+
+async def _under_load(name: str, folder: Path, crash: Callable[[Scene], Any]) -> Measured:
+    """A queue that is never empty, worked on by both servers' workers before and after."""
+    async with scene(folder) as stage:
+        ids = await stage.enqueue("load", 6_000, work_seconds=0.1)
+        for n in range(4):
+            # 4 x 3 tasks of 100 ms: the work sets the rate, so any loss of it is the queue's.
+            stage.work("load", concurrency=3, first=n % 2)
+        await _until(lambda: len({e.by for e in stage.events("end")}) == 4, "all workers at work")
+        await asyncio.sleep(_BEFORE_SECONDS + 1)
+        struck = time.monotonic_ns()
+        returned = await crash(stage)
+        await asyncio.sleep(_AFTER_SECONDS + 6)
+        ended = [server.returncode for server in stage.servers] + [
+            worker.returncode for worker in stage.workers
+        ]
+        ends = sorted(event.at for event in stage.events("end"))
+        await stage.succeeded(ids[: len(ids) // 10])
+    assert ended == [None] * len(ended), f"a process ended: {ended}"
+    before = _rate(ends, struck - int(_BEFORE_SECONDS * _SECOND), struck)
+    took = next(
+        (
+            (at + _SECOND - returned) / _SECOND
+            for at in range(returned - _SECOND, ends[-1], _SECOND // 50)
+            if _rate(ends, at, at + _SECOND) >= _FULL_RATE * before
+        ),
+        float("inf"),
+    )
+    full = returned + int(min(took, 6) * _SECOND)
+    after = _rate(ends, full, full + int(_AFTER_SECONDS * _SECOND))
+    details = {"before_per_second": round(before), "after_per_second": round(after)}
+    return Measured(name, max(0.0, took), after / before, details)
+
+
+def _rate(times: Sequence[int], start: int, end: int) -> float:
+    return (bisect_left(times, end) - bisect_left(times, start)) * _SECOND / (end - start)
+
+
+async def _until(probe: Callable[[], bool], what: str) -> None:
+    await eventually(probe, what, _WAIT_SECONDS)
+
+
+SCENARIOS = (
+    worker_killed,
+    server_killed,
+    postgres_restarted,
+    worker_killed_under_load,
+    server_killed_under_load,
+)
+
+
+async def _measure(times: int) -> None:
+    for scenario in SCENARIOS:
+        for _ in range(times):
+            with tempfile.TemporaryDirectory(prefix="workerqueue-recovery-") as folder:
+                measured = await scenario(Path(folder))
+            sys.stdout.write(measured.text() + "\n")
+            sys.stdout.flush()
+
+
+def main() -> None:
+    """Measures every scenario."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=3, help="how often each (default: 3)")
+    asyncio.run(_measure(parser.parse_args().times))
+
+
+if __name__ == "__main__":
+    main()
