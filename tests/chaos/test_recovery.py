@@ -1,7 +1,7 @@
 """Work goes on soon after a worker, a server or PostgreSQL died.
 
-The bounds are for a loaded machine; docs/reliability.md has what was measured. That leases are kept,
-attempts not wasted and no process ends is checked exactly, inside the scenarios.
+The bounds are for a loaded machine; docs/reliability.md has what was measured. That leases are
+kept, attempts not wasted and no process ends is checked exactly, inside the scenarios.
 """
 
 from __future__ import annotations

@@ -93,6 +93,11 @@ class Scene:
         self.workers.append(worker)
         return worker
 
+    def end(self) -> None:
+        """Kills the workers."""
+        for worker in self.workers:
+            worker.kill()
+
     async def enqueue(self, queue: str, count: int, work_seconds: float = 0.0) -> list[str]:
         """Stores tasks that take so long."""
         payload = RunFinished(id=str(work_seconds))
@@ -140,7 +145,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
         for server in group:
             await asyncio.to_thread(server.wait_until_serving)
         made = Scene(folder, cluster, group)
-        stack.callback(lambda: [worker.kill() for worker in made.workers])
+        stack.callback(made.end)
         yield made
 
 
@@ -169,14 +174,14 @@ async def worker_killed(folder: Path, lease_seconds: float = 3.0) -> Measured:
 async def server_killed(folder: Path) -> Measured:
     """From the kill of a server to the first new task of its last worker, elsewhere."""
     async with scene(folder) as stage:
-        workers = [stage.work("held", first=0, lease_seconds=10) for _ in range(5)]
-        ids = await stage.enqueue("held", 20, work_seconds=8.0)
-        held = lambda: [stage.events("start", worker) for worker in workers]  # noqa: E731
-        await _until(lambda: sum(map(len, held())) >= len(ids), "tasks held")
+        # A queue for each worker, so that nobody takes the task that tells of another's return.
+        queues = [f"held-{n}" for n in range(5)]
+        workers = [stage.work(queue, first=0, lease_seconds=10) for queue in queues]
+        ids = [i for queue in queues for i in await stage.enqueue(queue, 4, work_seconds=8.0)]
+        await _until(lambda: len(stage.events("start")) >= len(ids), "tasks held")
         killed = time.monotonic_ns()
         stage.servers[0].kill()
-        # Exactly what all workers have places for, so that each one gets some, whoever comes first.
-        later = await stage.enqueue("held", 5 * _HELD - len(ids), work_seconds=5.0)
+        later = [i for queue in queues for i in await stage.enqueue(queue, 1)]
         await stage.succeeded([*ids, *later])
         starts = stage.events("start")
         back = []

@@ -50,7 +50,7 @@ class Scale:
     servers: int = 2
     workers: int = 4
     producers: int = 2
-    tasks_per_second: float = 50.0
+    tasks_per_second: float = 40.0
     lease_seconds: float = 3.0
     # A standby that the primary waits for at each commit.
     standby: bool = False
@@ -259,24 +259,28 @@ class Stage:
             seat.database.target = ("127.0.0.1", self.cluster.port)
             seat.database.cut()
 
-    async def drain(self, limit: float) -> bool:
-        """Ends the producers and waits until no task is left; whether that came to pass."""
+    async def drain(self, patience: float) -> bool:
+        """Ends the producers and waits until no task is left; whether that came to pass.
+
+        It waits for as long as there are fewer and fewer tasks: what takes the machine long is no
+        fault, what stands still is one.
+        """
         self._resting.update(self.producers)
         for producer in self.producers:
             producer.send(signal.SIGTERM)
-        for producer in self.producers:
-            try:
-                await asyncio.to_thread(producer.wait, limit)
-            except TimeoutError:
-                self.note(producer.name, "never acknowledged")
         await self.execute("update workerqueue.schedules set paused = true")
-        deadline = asyncio.get_running_loop().time() + limit
-        while asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        fewest, since = 1 << 60, loop.time()
+        while loop.time() < since + patience:
+            left = sum(producer.returncode is None for producer in self.producers) * 1_000_000
             try:
-                if await observer.live_tasks(self.cluster.dsn(DATABASE)) == 0:
-                    return True
+                left += await observer.live_tasks(self.cluster.dsn(DATABASE))
             except psycopg.Error:
-                pass
+                left = fewest
+            if left == 0:
+                return True
+            if left < fewest:
+                fewest, since = left, loop.time()
             await asyncio.sleep(_WATCH_SECONDS)
         return False
 

@@ -25,7 +25,7 @@ from tests.toolkit import ACK, HEARTBEAT, NACK, packed, refusal, seconds
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import lease_pb2
 
-_CALL_SECONDS = 5.0
+_CALL_SECONDS = 15.0
 _PAUSE_SECONDS = 0.1
 # What is done with a task, and how often of a thousand.
 _CONDUCT = {
