@@ -35,3 +35,8 @@ async def test_a_restart_of_postgres_ends_no_process_and_the_rate_comes_back(
 ) -> None:
     measured = await recovery.postgres_restarted(tmp_path)
     assert measured.seconds < 5.0 + PATIENCE_SECONDS
+
+
+async def test_a_rolling_restart_shows_no_error_to_the_client(tmp_path: Path) -> None:
+    measured = await recovery.rolling_restart(tmp_path)
+    assert measured.details["errors"] == 0

@@ -20,7 +20,7 @@ from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.server import RpcServer
 from workerqueue_server.rpc.tls import TlsFiles, server_credentials
 from workerqueue_server.store.embedded import EmbeddedPostgres
-from workerqueue_server.store.migrator import migrate
+from workerqueue_server.store.migrator import migrate, require_schema
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ async def run_server(
         if settings.migrate:
             for migration in await migrate(dsn):
                 _log.info("applied migration %04d %s", migration.version, migration.name)
+        else:
+            await require_schema(dsn)
         engine = Engine(dsn, catalog, read_task, listen_dsn=settings.listen_dsn)
         start_telemetry(settings, engine, stack)
         await engine.start()

@@ -77,6 +77,26 @@ async def migrate(dsn: str) -> list[Migration]:
         raise translate(error) from error
 
 
+async def require_schema(dsn: str) -> None:
+    """Changes nothing. Raises SchemaError if this release cannot work with the schema as it is."""
+    known = load_migrations()
+    try:
+        async with await connect(dsn, "migrate") as connection:
+            _check_server(connection)
+            applied = await _applied(connection)
+            if applied:
+                await _refuse_breaking(connection, known)
+    except psycopg.Error as error:
+        raise translate(error) from error
+    missing = [migration for migration in known if migration.version not in applied]
+    if missing:
+        raise SchemaError(
+            f"the database lacks {len(missing)} of {len(known)} migrations, the first is "
+            f"{missing[0].version:04} {missing[0].name}. Run `workerqueue migrate`, or start the "
+            "server without --no-migrate."
+        )
+
+
 async def _migrate(connection: AsyncConnection[Row]) -> list[Migration]:
     # A migration may wait for the one that another server is running.
     await connection.execute("set lock_timeout = '60s'; set statement_timeout = 0")

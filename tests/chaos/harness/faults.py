@@ -22,6 +22,8 @@ from tests.chaos.harness.stage import DATABASE, Seat, Stage
 _POLL_SECONDS = 0.1
 _POINT_SECONDS = 15.0
 _START_SECONDS = 90.0
+# Far beyond the drain: a server that is still there then hangs.
+_STOP_SECONDS = 90.0
 # What the servers' statements are called in store/sql; those that change something.
 STATEMENTS = (
     *("enqueue_tasks", "grant_leases", "finish_leases", "return_leases", "prolong_leases"),
@@ -115,7 +117,7 @@ class KillServerAtPoint(Fault):
             order = {"point": point, "action": self.action, "skip": pick.randrange(5)}
             arm(seat, order)
             try:
-                met = await _until(lambda: not seat.point.exists(), _POINT_SECONDS)
+                met = await until(lambda: not seat.point.exists(), _POINT_SECONDS)
             finally:
                 seat.point.unlink(missing_ok=True)
             stage.recorder.write(
@@ -156,10 +158,13 @@ class RollingRestart(Fault):
                     return False
                 await stack.enter_async_context(stage.claimed([seat.server], pick))
             for seat in stage.seats:
-                code = await asyncio.to_thread(seat.server.stop)
+                seat.server.terminate()
+                await until(lambda: seat.server.returncode is not None, _STOP_SECONDS)  # noqa: B023
+                code = seat.server.returncode
                 # One that had not come to listen has no calls to end well.
                 if code != 0 and seat.server.listens:
                     stage.note(seat.server.name, "ended by itself", code, "after SIGTERM")
+                await asyncio.to_thread(seat.server.kill)
                 await _start(seat)
         return True
 
@@ -346,7 +351,7 @@ class FillDisk(Fault):
                 await asyncio.sleep(pick.uniform(3, 8))
             finally:
                 await asyncio.to_thread(stage.disk.empty)
-            if await _until(lambda: not stage.cluster.running, 2):
+            if await until(lambda: not stage.cluster.running, 2):
                 await asyncio.to_thread(stage.cluster.start)
         return True
 
@@ -432,14 +437,15 @@ async def _start(seat: Seat) -> None:
     deadline = asyncio.get_running_loop().time() + _START_SECONDS
     while asyncio.get_running_loop().time() < deadline:
         seat.server.launch()
-        await _until(
+        await until(
             lambda: seat.server.listens or seat.server.returncode is not None, _START_SECONDS
         )
         if seat.server.returncode is None:
             return
 
 
-async def _until(probe: Callable[[], bool], limit: float) -> bool:
+async def until(probe: Callable[[], bool], limit: float) -> bool:
+    """Whether the probe came true within so many seconds."""
     deadline = asyncio.get_running_loop().time() + limit
     while not probe():
         if asyncio.get_running_loop().time() > deadline:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
-from tests.chaos.harness.faults import Fault
+from tests.chaos.harness.faults import Fault, until
 from tests.chaos.harness.processes import Actor
 from tests.chaos.harness.proxy import BOTH, Direction, Proxy
 from tests.chaos.harness.stage import Stage
@@ -102,7 +102,7 @@ class Hostile(Fault):
     """A client that does what it must not; see harness/hostile.py for what."""
 
     async def run(self, stage: Stage, pick: Random) -> bool:
-        """Runs it to its end."""
+        """Runs it to its end, or for a minute."""
         stage.hostile += 1
         options = {
             "folder": str(stage.folder),
@@ -115,9 +115,10 @@ class Hostile(Fault):
         client = Actor("hostile", options, stage.folder)
         client.launch()
         try:
-            code = await asyncio.to_thread(client.wait, _HOSTILE_SECONDS)
-            if code != 0:
-                stage.note(client.name, "ended by itself", code, client.log()[-600:])
+            if await until(lambda: client.returncode is not None, _HOSTILE_SECONDS):
+                code = client.returncode
+                if code != 0:
+                    stage.note(client.name, "ended by itself", code, client.log()[-600:])
         finally:
             client.kill()
         return True

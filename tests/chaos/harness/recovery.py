@@ -29,6 +29,7 @@ from tests.chaos.harness.processes import Actor
 from tests.postgres import PostgresCluster, available_majors
 from tests.servers import ServerProcess
 from tests.toolkit import connected, eventually, request, seconds
+from workerqueue import AsyncClient
 from workerqueue.tasks.v1.tasks_pb2 import RunFinished
 from workerqueue.v1 import policy_pb2
 
@@ -228,6 +229,42 @@ async def server_killed_under_load(folder: Path) -> Measured:
     return await _under_load("server killed under load", folder, crash)
 
 
+async def rolling_restart(folder: Path) -> Measured:
+    """The longest that an enqueue took while one server after the other restarted.
+
+    The product's client and workers; any error that the client raises fails the scenario, and so
+    does any attempt beyond a task's first.
+    """
+    async with scene(folder) as stage:
+        for n in range(2):
+            stage.work("rolling", first=n)
+        targets = [server.address for server in stage.servers]
+        ending = asyncio.Event()
+        took: list[float] = []
+        ids: list[str] = []
+
+        async def produce(client: AsyncClient) -> None:
+            while not ending.is_set():
+                begun = time.monotonic()
+                handle = await client.enqueue(RunFinished(id="0.01"), queue="rolling")
+                took.append(time.monotonic() - begun)
+                ids.append(handle.task_id)
+                await asyncio.sleep(0.02)
+
+        async with AsyncClient("ipv4:" + ",".join(targets), timeout=60) as client:
+            producers = [asyncio.create_task(produce(client)) for _ in range(4)]
+            await _until(lambda: len(ids) > 50, "tasks before the restarts")
+            for server in stage.servers:
+                assert await asyncio.to_thread(server.stop) == 0
+                server.launch()
+                await asyncio.to_thread(server.wait_until_serving)
+            ending.set()
+            await asyncio.gather(*producers)
+        await stage.succeeded(ids)
+        assert {event["attempt"] for event in stage.events("start")} == {1}
+    return Measured("rolling restart", max(took), details={"tasks": len(ids), "errors": 0})
+
+
 async def _under_load(name: str, folder: Path, crash: Callable[[Scene], Any]) -> Measured:
     """A queue that is never empty, worked on by both servers' workers before and after."""
     async with scene(folder) as stage:
@@ -275,6 +312,7 @@ SCENARIOS = (
     postgres_restarted,
     worker_killed_under_load,
     server_killed_under_load,
+    rolling_restart,
 )
 
 

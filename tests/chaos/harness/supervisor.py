@@ -147,6 +147,7 @@ async def run(
     keep: Path | None,
     only: int | None,
     chosen: Sequence[type[faults.Fault]] = tuple(FAULTS),
+    figures: Path | None = None,
 ) -> Totals:
     """Episodes until the time is up (one at least); prints each one's report."""
     totals = Totals(seed)
@@ -160,6 +161,9 @@ async def run(
         report = await run_episode(plan, folder)
         totals.add(report)
         _say(report.text())
+        if figures is not None:
+            with figures.open("a") as file:
+                file.write(Totals(seed, [report]).as_json() + "\n")
         if report.violations and keep is not None:
             kept = keep / str(episode)
             shutil.rmtree(kept, ignore_errors=True)
@@ -185,16 +189,13 @@ def main() -> None:
         "--fault", action="append", choices=sorted(named), help="these only; may be repeated"
     )
     parser.add_argument("--keep", type=Path, help="a folder for histories with violations")
-    parser.add_argument("--json", type=Path, help="append the totals to this file")
+    parser.add_argument("--json", type=Path, help="append each episode to this file")
     given = parser.parse_args()
     chosen = [named[name] for name in given.fault] if given.fault else tuple(FAULTS)
     seed = given.seed if given.seed is not None else Random().randrange(1_000_000)
     _say(f"seed {seed}")
-    totals = asyncio.run(run(seed, given.minutes, given.keep, given.episode, chosen))
+    totals = asyncio.run(run(seed, given.minutes, given.keep, given.episode, chosen, given.json))
     _say(totals.text())
-    if given.json is not None:
-        with given.json.open("a") as file:
-            file.write(totals.as_json() + "\n")
     sys.exit(1 if totals.violations else 0)
 
 
