@@ -22,6 +22,7 @@ from tests.chaos.harness.stage import DATABASE, Seat, Stage
 _POLL_SECONDS = 0.1
 _POINT_SECONDS = 15.0
 _START_SECONDS = 90.0
+_STARTS = 10
 # Far beyond the drain: a server that is still there then hangs.
 _STOP_SECONDS = 90.0
 # What the servers' statements are called in store/sql; those that change something.
@@ -230,7 +231,7 @@ class KillPostgres(Fault):
                 return False
             await asyncio.to_thread(stage.cluster.kill)
             await asyncio.sleep(pick.uniform(0, 3))
-            await asyncio.to_thread(stage.cluster.start)
+            await _start_postgres(stage)
         return True
 
 
@@ -246,7 +247,7 @@ class RestartPostgres(Fault):
                 return False
             await asyncio.to_thread(stage.cluster.stop, "fast")
             await asyncio.sleep(pick.uniform(0, 1))
-            await asyncio.to_thread(stage.cluster.start)
+            await _start_postgres(stage)
         return True
 
 
@@ -352,7 +353,7 @@ class FillDisk(Fault):
             finally:
                 await asyncio.to_thread(stage.disk.empty)
             if await until(lambda: not stage.cluster.running, 2):
-                await asyncio.to_thread(stage.cluster.start)
+                await _start_postgres(stage)
         return True
 
 
@@ -442,6 +443,18 @@ async def _start(seat: Seat) -> None:
         )
         if seat.server.returncode is None:
             return
+
+
+async def _start_postgres(stage: Stage) -> None:
+    """Starts PostgreSQL; it refuses while a killed process of it is still on its way out."""
+    for _ in range(_STARTS - 1):
+        try:
+            await asyncio.to_thread(stage.cluster.start)
+        except RuntimeError:
+            await asyncio.sleep(1)
+        else:
+            return
+    await asyncio.to_thread(stage.cluster.start)
 
 
 async def until(probe: Callable[[], bool], limit: float) -> bool:
