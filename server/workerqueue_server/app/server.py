@@ -73,7 +73,13 @@ async def run_server(
                 _log.info("applied migration %04d %s", migration.version, migration.name)
         else:
             await require_schema(dsn)
-        engine = Engine(dsn, catalog, read_task, listen_dsn=settings.listen_dsn)
+        engine = Engine(
+            dsn,
+            catalog,
+            read_task,
+            listen_dsn=settings.listen_dsn,
+            in_flight_per_principal=settings.max_in_flight_per_token,
+        )
         start_telemetry(settings, engine, stack)
         await engine.start()
         stack.push_async_callback(engine.stop)
@@ -85,6 +91,7 @@ async def run_server(
             share_port=share_port,
             tokens_required=settings.auth == "tokens",
             credentials=credentials,
+            streams_per_principal=settings.max_streams_per_token,
         )
         port = server.bind(settings.address)
         await server.start()

@@ -21,6 +21,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from workerqueue_server.queue import bounds
+
 PREFIX = "WORKERQUEUE_"
 _T = TypeVar("_T")
 
@@ -155,6 +157,21 @@ class Settings(BaseSettings):
         "off",
         "Who may call: everybody who reaches the port, or who has a bearer token "
         "(`workerqueue token create`).",
+    )
+    max_streams_per_token: int = _setting(
+        bounds.LEASE_STREAMS_PER_PRINCIPAL,
+        f"Lease streams that one token may have open on one server process, 1 to "
+        f"{bounds.LEASE_STREAMS}. Beyond it a stream is refused.",
+        metavar="NUMBER",
+        ge=1,
+        le=bounds.LEASE_STREAMS,
+    )
+    max_in_flight_per_token: int = _setting(
+        bounds.IN_FLIGHT_PER_PRINCIPAL,
+        "Leases that all streams of one token together may hold on one server process, 1 or more. "
+        "At the bound they are given no more until some are answered.",
+        metavar="NUMBER",
+        ge=1,
     )
     tls_cert: _ExistingFile | None = _setting(
         None,

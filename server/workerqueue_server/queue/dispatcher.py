@@ -81,6 +81,8 @@ class Dispatcher:
         """A stream is gone."""
         self.planner.part(session)
         self.book.remove(session)
+        # Other streams of its principal may have room now.
+        self._work.set()
 
     def changed(self, session: Session) -> None:
         """A stream has more room."""

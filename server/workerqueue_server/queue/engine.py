@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.access import Principal
 from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.dispatcher import Dispatcher
@@ -53,14 +54,20 @@ class Engine:
     """Wires the rules to the store and runs their loops."""
 
     def __init__(
-        self, dsn: str, catalog: Catalog, read_task: ReadTask, *, listen_dsn: str | None = None
+        self,
+        dsn: str,
+        catalog: Catalog,
+        read_task: ReadTask,
+        *,
+        listen_dsn: str | None = None,
+        in_flight_per_principal: int = bounds.IN_FLIGHT_PER_PRINCIPAL,
     ) -> None:
         """``read_task`` checks the requests that schedules hold, as if somebody sent them."""
         self.server_id = f"server-{uuid.uuid4().hex[:12]}"
         self.catalog = catalog
         self.store = TaskStore(dsn)
         self.reads = ReadStore(dsn)
-        self.book = SessionBook()
+        self.book = SessionBook(in_flight_per_principal)
         self.journal = Journal()
         self._listen_dsn = listen_dsn or dsn
         self._hints = HintSender(dsn, self.server_id)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
+from workerqueue_server.queue.quota import Allowance
 from workerqueue_server.queue.sessions import Session, SessionBook
 from workerqueue_server.store.records import GrantRequest, Lane, QueueLimits
 
@@ -99,6 +100,9 @@ class Planner:
         self.lanes: dict[int, LaneState] = {}
         self.limits: dict[str, QueueLimits] = {}
         self._groups: dict[GroupKey, Group] = {}
+        # Streams with room whose principal has none, in the order in which they found out. Every
+        # plan looks whether it has again: an answer on one stream makes room for all of them.
+        self._held_back: dict[Allowance, dict[str, Session]] = {}
 
     def join(self, session: Session) -> None:
         """A stream subscribed."""
@@ -120,6 +124,8 @@ class Planner:
             return
         group.sessions.pop(session.session_id, None)
         group.hungry.pop(session.session_id, None)
+        if session.allowance is not None:
+            self._held_back.get(session.allowance, {}).pop(session.session_id, None)
         if not group.sessions:
             del self._groups[key]
             for state in self.lanes.values():
@@ -128,6 +134,10 @@ class Planner:
 
     def demand(self, session: Session) -> None:
         """A stream may have room."""
+        if session.allowance is not None and session.allowance in self._held_back:
+            # Others of its principal wait longer.
+            self._hold_back(session)
+            return
         group = self._groups.get(_key(session))
         if group is not None and session.session_id in group.sessions:
             group.hungry[session.session_id] = session
@@ -170,6 +180,7 @@ class Planner:
 
     def plan(self) -> list[Request]:
         """The next requests; none if nothing can be granted."""
+        self._let_go()
         requests: list[Request] = []
         served: list[GroupKey] = []
         budget = _MAX_TASKS
@@ -207,7 +218,7 @@ class Planner:
                 if state.wakes == wakes:
                     state.rest()
         for session in request.sessions:
-            if session.demand:
+            if session.room:
                 request.group.hungry[session.session_id] = session
 
     def unplan(self, requests: Iterable[Request]) -> None:
@@ -220,7 +231,18 @@ class Planner:
     @staticmethod
     def _unreserve(request: Request) -> None:
         for session, share in zip(request.sessions, request.shares, strict=True):
-            session.reserved -= share
+            session.reserve(-share)
+
+    def _hold_back(self, session: Session) -> None:
+        """The stream has nothing to ask for: it is full, or its principal is."""
+        if session.allowance is not None and session.room:
+            self._held_back.setdefault(session.allowance, {})[session.session_id] = session
+
+    def _let_go(self) -> None:
+        """Streams whose principal has room again may ask."""
+        for allowance in [each for each in self._held_back if each.room > 0]:
+            for session in self._held_back.pop(allowance).values():
+                self.demand(session)
 
     def _plan_group(self, group: Group, budget: int, slots: int) -> list[Request]:
         lanes = self._choose_lanes(group)
@@ -252,7 +274,10 @@ class Planner:
             elif session.demand:
                 shares.append(min(session.demand, budget))
                 budget -= shares[-1]
+                session.reserve(shares[-1])
                 sessions.append(session)
+            else:
+                self._hold_back(session)
         if not sessions:
             return None
         return _request(group, sessions, shares, lanes)
@@ -270,10 +295,13 @@ class Planner:
             if wanted > 0:
                 budget -= wanted
                 slots -= 1
+                session.reserve(wanted)
                 yield _request(group, [session], [wanted], open_lanes)
             elif session.demand:
                 # The limits leave no room now; another queue may yet have something.
                 group.hungry[session.session_id] = session
+            else:
+                self._hold_back(session)
 
     def _room(self, session: Session, state: LaneState) -> int:
         """How many tasks of the lane's queue the limits leave to the stream's worker."""
@@ -344,8 +372,6 @@ def _request(
     shares: list[int],
     lanes: list[LaneState],
 ) -> Request:
-    for session, share in zip(sessions, shares, strict=True):
-        session.reserved += share
     grant = GrantRequest(
         [state.lane.lane_id for state in lanes],
         [state.cursor for state in lanes],

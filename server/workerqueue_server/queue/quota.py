@@ -1,4 +1,4 @@
-"""How many streams may be open at once, in all and for one principal."""
+"""How many streams may be open at once, and how many tasks in flight for one principal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from contextlib import contextmanager
 
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.errors import Overloaded
+
+
+class Allowance:
+    """The tasks that one principal may have in flight, over all its streams on this server.
+
+    Invariant: ``taken`` is the sum of what its streams hold and have reserved. It may pass the
+    bound only by leases that the principal brings along when it reconnects.
+    """
+
+    __slots__ = ("__weakref__", "bound", "taken")
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.taken = 0
+
+    @property
+    def room(self) -> int:
+        """How many more may be leased now; negative if more are held than may be."""
+        return self.bound - self.taken
 
 
 class StreamQuota:

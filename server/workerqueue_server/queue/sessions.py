@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
+from workerqueue_server.queue import bounds
 from workerqueue_server.queue.access import ANYBODY, Principal
+from workerqueue_server.queue.quota import Allowance
 from workerqueue_server.store.records import GrantRun, Lane
 
 # Leases of streams that are gone of which queue, kind and time of grant are remembered.
@@ -62,6 +65,7 @@ class Session:
         lease_ms: int | None,
         sink: Sink,
         principal: Principal = ANYBODY,
+        allowance: Allowance | None = None,
     ) -> None:
         self.session_id = session_id
         self.worker_id = worker_id
@@ -71,6 +75,8 @@ class Session:
         self.sink = sink
         # Who opened the stream; whatever it holds is in the principal's scope.
         self.principal = principal
+        # What all streams of the principal share; None: it is not limited.
+        self.allowance = allowance
         self.window = 0
         # Places in the window that a grant under way may fill.
         self.reserved = 0
@@ -81,11 +87,30 @@ class Session:
         self.held: dict[bytes, Holding] = {}
 
     @property
-    def demand(self) -> int:
-        """How many more tasks the stream takes now."""
+    def room(self) -> int:
+        """How many more tasks the stream's own window takes now."""
         if self.draining or self.suspended:
             return 0
         return max(0, self.window - len(self.held) - self.reserved)
+
+    @property
+    def demand(self) -> int:
+        """How many more tasks may be leased to the stream now."""
+        room = self.room
+        if self.allowance is None:
+            return room
+        return max(0, min(room, self.allowance.room))
+
+    @property
+    def widest(self) -> int:
+        """How many leases the stream can come to hold: its window, or what its principal may."""
+        return self.window if self.allowance is None else min(self.window, self.allowance.bound)
+
+    def reserve(self, count: int) -> None:
+        """A grant under way may fill so many places; a negative number frees them."""
+        self.reserved += count
+        if self.allowance is not None:
+            self.allowance.taken += count
 
     def takes(self, lane: Lane) -> bool:
         """Whether tasks of the lane are for this stream."""
@@ -110,20 +135,37 @@ class SessionBook:
     """All streams of this server and the leases they hold.
 
     Invariant: a token is in ``_by_token`` exactly if it is in the ``held`` of the session it maps
-    to, and ``_worker_held`` counts those tokens by worker and queue. The book is this server's
-    view, for windows and planning; what is true about leases and limits the database decides.
+    to, and ``_worker_held`` counts those tokens by worker and queue, as allowances count them by
+    principal. The book is this server's view, for windows and planning; what is true about leases
+    and limits the database decides.
 
     Leases whose stream is gone may still be answered, by unary calls or after a reconnect: what
     figures need of them is remembered for the last ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_flight_per_principal: int = bounds.IN_FLIGHT_PER_PRINCIPAL) -> None:
         self.sessions: dict[str, Session] = {}
+        self._in_flight_per_principal = in_flight_per_principal
+        # An allowance lives as long as a stream, or a grant under way, that counts in it.
+        self._allowances: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
         # Workers that operators drain.
         self.drained: frozenset[str] = frozenset()
         self._by_token: dict[bytes, Session] = {}
         self._worker_held: Counter[tuple[str, str]] = Counter()
         self._left: dict[bytes, Holding] = {}
+
+    def allowance_of(self, principal: Principal) -> Allowance | None:
+        """What the principal's streams share; None for callers without tokens.
+
+        Those cannot be told apart: one of them could use up what all share.
+        """
+        if not principal.key:
+            return None
+        allowance = self._allowances.get(principal.key)
+        if allowance is None:
+            allowance = Allowance(self._in_flight_per_principal)
+            self._allowances[principal.key] = allowance
+        return allowance
 
     def add(self, session: Session) -> None:
         """A stream subscribed."""
@@ -146,6 +188,8 @@ class SessionBook:
         if moved:
             self.drop(moved)
         session.held.update(dict.fromkeys(tokens, holding))
+        if session.allowance is not None:
+            session.allowance.taken += len(tokens)
         by_token.update(dict.fromkeys(tokens, session))
         self._worker_held[session.worker_id, holding.queue] += len(tokens)
 
@@ -186,6 +230,8 @@ class SessionBook:
             return
         session, holding = holder
         counts[holding] += count
+        if session.allowance is not None:
+            session.allowance.taken -= count
         key = (session.worker_id, holding.queue)
         self._worker_held[key] -= count
         if not self._worker_held[key]:

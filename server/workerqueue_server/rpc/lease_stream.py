@@ -174,6 +174,7 @@ class LeaseStream:
             lease_ms,
             self,
             self._principal,
+            self._engine.book.allowance_of(self._principal),
         )
         session.window = (
             frame.max_in_flight if frame.HasField("max_in_flight") else subscribe.max_in_flight
@@ -182,7 +183,7 @@ class LeaseStream:
         welcome = lease_pb2.Welcome(
             session_id=session.session_id,
             heartbeat_interval=milliseconds(self._heartbeat_ms(session)),
-            max_in_flight=session.window,
+            max_in_flight=session.widest,
             queue_windows=self._queue_windows(session),
             held_leases=await self._take_over(session, subscribe.held_lease_tokens),
             server_id=self._engine.server_id,

@@ -48,6 +48,7 @@ class RpcServer:
         share_port: bool = False,
         tokens_required: bool = False,
         credentials: grpc.ServerCredentials | None = None,
+        streams_per_principal: int = bounds.LEASE_STREAMS_PER_PRINCIPAL,
     ) -> None:
         """Without ``credentials`` the server speaks plain text."""
         self._engine = engine
@@ -60,7 +61,7 @@ class RpcServer:
             options=(*_OPTIONS, ("grpc.so_reuseport", int(share_port))),
         )
         self._health = health.aio.HealthServicer()
-        self._service = WorkerQueueService(engine)
+        self._service = WorkerQueueService(engine, streams_per_principal)
         self._admin = WorkerQueueAdminService(engine)
         self._server.add_generic_rpc_handlers((self._service.handler(), self._admin.handler()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -39,14 +39,18 @@ from workerqueue_server.rpc.views import timestamp
 class WorkerQueueService:
     """Validates, calls the engine, answers."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        streams_per_principal: int = bounds.LEASE_STREAMS_PER_PRINCIPAL,
+    ) -> None:
         self._engine = engine
         self._reader = EnqueueReader(engine.catalog)
         self._answers = EnqueueAnswers(engine.catalog, engine.reads)
         self._scopes = Scopes(engine)
         self._encoder = LeaseEncoder()
         self._streams: set[LeaseStream] = set()
-        self._quota = StreamQuota()
+        self._quota = StreamQuota(each=streams_per_principal)
         self._draining: float | None = None
         self._no_streams = asyncio.Event()
         self._no_streams.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from workerqueue_server.queue.access import ANYBODY, Principal
 from workerqueue_server.queue.planning import Planner, Request
 from workerqueue_server.queue.sessions import EndReason, Holding, Session, SessionBook
 from workerqueue_server.store.records import GrantRun, Lane, QueueLimits
@@ -29,8 +30,8 @@ class Deaf:
 class Table:
     """A planner with lanes and sessions that are easy to make."""
 
-    def __init__(self) -> None:
-        self.book = SessionBook()
+    def __init__(self, in_flight_per_principal: int = 1000) -> None:
+        self.book = SessionBook(in_flight_per_principal)
         self.planner = Planner(self.book)
         self._sessions = 0
 
@@ -40,11 +41,17 @@ class Table:
         return lane_id
 
     def session(
-        self, *queues: str, window: int = 10, worker: str = "", kinds: Sequence[str] = ()
+        self,
+        *queues: str,
+        window: int = 10,
+        worker: str = "",
+        kinds: Sequence[str] = (),
+        principal: Principal = ANYBODY,
     ) -> Session:
         self._sessions += 1
         name = f"s{self._sessions}"
-        session = Session(name, worker or name, queues, kinds, None, Deaf())
+        allowance = self.book.allowance_of(principal)
+        session = Session(name, worker or name, queues, kinds, None, Deaf(), principal, allowance)
         session.window = window
         self.book.add(session)
         self.planner.join(session)
@@ -298,3 +305,93 @@ def test_tasks_just_stored_are_offered_to_a_group_that_waits() -> None:
     (request,) = table.planner.offer([lane_id], 5)
     assert (request.grant.lanes, request.grant.wanted) == ([lane_id], 3)
     assert table.planner.offer([999], 5) == []
+
+
+def token(key: str) -> Principal:
+    """A principal with a token."""
+    return Principal(key, key, frozenset())
+
+
+def wanted(table: Table) -> Counter[str]:
+    """What the next plan asks for, by worker; the requests bring as much, and it is held."""
+    asked: Counter[str] = Counter()
+    for request in table.planner.plan():
+        for session, share in zip(request.sessions, request.shares, strict=True):
+            asked[session.worker_id] += share
+            table.hold(session, "q", share)
+        table.planner.granted(request, request.grant.wanted)
+    return asked
+
+
+def test_streams_of_one_principal_share_what_it_may_hold() -> None:
+    table = Table(in_flight_per_principal=12)
+    table.lane("q")
+    first = table.session("q", principal=token("a"))
+    second = table.session("q", principal=token("a"))
+    other = table.session("q", principal=token("b"))
+    assert wanted(table) == {first.worker_id: 10, second.worker_id: 2, other.worker_id: 10}
+    assert wanted(table) == {}
+    # An answer on one stream makes room for the other, which waits longer.
+    table.book.drop(list(first.held)[:3])
+    table.planner.demand(first)
+    assert wanted(table) == {second.worker_id: 3}
+    # So does a stream that goes away.
+    table.planner.part(first)
+    table.book.remove(first)
+    assert wanted(table) == {second.worker_id: 5}
+
+
+def test_what_a_grant_under_way_may_bring_counts_and_is_freed_with_it() -> None:
+    table = Table(in_flight_per_principal=10)
+    table.lane("q")
+    first = table.session("q", principal=token("a"))
+    (request,) = table.planner.plan()
+    second = table.session("q", principal=token("a"))
+    assert table.planner.plan() == []
+    table.planner.unplan([request])
+    (request,) = table.planner.plan()
+    assert request.sessions in ([first], [second])
+    table.planner.granted(request, 0)
+    assert first.allowance is not None
+    assert first.allowance.taken == 0
+
+
+def test_a_principal_at_its_bound_is_held_back_under_limits_for_each_worker_too() -> None:
+    table = Table(in_flight_per_principal=5)
+    table.lane("q")
+    table.planner.set_limits({"q": QueueLimits(4, None, False)})
+    first = table.session("q", principal=token("a"))
+    second = table.session("q", principal=token("a"))
+    assert wanted(table) == {first.worker_id: 4, second.worker_id: 1}
+    # In turn, whoever answers.
+    for session, count in ((first, 4), (second, 3)):
+        assert wanted(table) == {}
+        table.book.drop(list(first.held))
+        table.planner.demand(first)
+        assert wanted(table)[session.worker_id] == count
+
+
+def test_callers_without_tokens_are_held_back_by_their_windows_alone() -> None:
+    table = Table(in_flight_per_principal=1)
+    table.lane("q")
+    first, second = table.session("q"), table.session("q")
+    assert wanted(table) == {first.worker_id: 10, second.worker_id: 10}
+
+
+def test_leases_brought_along_count_beyond_the_bound_and_nothing_is_kept_of_who_left() -> None:
+    table = Table(in_flight_per_principal=3)
+    table.lane("q")
+    session = table.session("q", principal=token("a"))
+    for number in range(5):
+        table.book.resume(session, b"%d" % number, None)
+    assert session.demand == 0
+    table.book.drop([b"0", b"1"])
+    assert session.demand == 0
+    table.book.drop([b"2"])
+    assert session.demand == 1
+    first = session.allowance
+    table.planner.part(session)
+    table.book.remove(session)
+    del session
+    assert first is not None
+    assert first.taken == 0
