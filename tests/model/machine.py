@@ -139,7 +139,11 @@ class Contract(SideBySide):
     @rule(data=st.data(), by_stream=st.booleans())
     def ack(self, data: st.DataObject, by_stream: bool) -> None:
         self._tick()
-        token, result = self._draw_token(data), f"result-{self.steps}"
+        self._ack(self._draw_token(data), by_stream)
+        self._settle()
+
+    def _ack(self, token: bytes, by_stream: bool) -> None:
+        result = f"result-{self.steps}"
         stream = next(iter(self.streams.values()), None) if by_stream else None
 
         def call() -> None:
@@ -150,14 +154,16 @@ class Contract(SideBySide):
                 stream.result(token)
 
         self._same(call, lambda: self.model.ack(token, result))
-        self._settle()
 
     @precondition(lambda self: self.tokens)
     @rule(data=st.data(), how=st.sampled_from(["fail", "fail", "die", "release", "snooze"]),
           after=AFTER, by_stream=st.booleans())  # fmt: skip
     def nack(self, data: st.DataObject, how: str, after: int | None, by_stream: bool) -> None:
         self._tick()
-        token = self._draw_token(data)
+        self._nack(self._draw_token(data), how, after, by_stream)
+        self._settle()
+
+    def _nack(self, token: bytes, how: str, after: int | None, by_stream: bool) -> None:
         wait = None if after is None else micros(after)
         error = task_pb2.TaskError(type="Boom")
         actions: dict[str, dict[str, Any]] = {
@@ -182,13 +188,15 @@ class Contract(SideBySide):
                 stream.result(token)
 
         self._same(call, expected)
-        self._settle()
 
     @precondition(lambda self: self.tokens)
     @rule(data=st.data(), fraction=st.sampled_from([None, 0.5]), news=st.booleans())
     def heartbeat(self, data: st.DataObject, fraction: float | None, news: bool) -> None:
         self._tick()
-        token = self._draw_token(data)
+        self._heartbeat(self._draw_token(data), fraction, news)
+        self._settle()
+
+    def _heartbeat(self, token: bytes, fraction: float | None, news: bool) -> None:
         checkpoint = f"checkpoint-{self.steps}" if news else ""
         fields: dict[str, Any] = {}
         if fraction is not None:
@@ -199,7 +207,6 @@ class Contract(SideBySide):
             lambda: self.system.heartbeat(token, **fields),
             lambda: self.model.heartbeat(token, fraction, checkpoint),
         )
-        self._settle()
 
     def _draw_token(self, data: st.DataObject) -> bytes:
         """Mostly a live lease's token; now and then an older one of its task, or any."""
@@ -216,12 +223,7 @@ class Contract(SideBySide):
         self.take(4, worker, None, [place], [])
         for task in [t for t in self.model.tasks.values() if t.lease and how == "fail"]:
             assert task.lease is not None
-            token = task.lease.token
-            fail = lease_pb2.Fail(error=task_pb2.TaskError(type="Boom"))
-            self._same(
-                lambda token=token, fail=fail: self.system.nack(token, fail=fail),  # type: ignore[misc]
-                lambda token=token: self.model.fail(token, "Boom", None, False),  # type: ignore[misc]
-            )
+            self._nack(task.lease.token, "fail", None, by_stream=False)
         self._settle()
         self.let_time_pass(20 * SECOND)
 
@@ -269,7 +271,10 @@ class Contract(SideBySide):
     @rule(data=st.data(), call=st.sampled_from(["cancel", "delete", "retry", "retry"]))
     def operate(self, data: st.DataObject, call: str) -> None:
         self._tick()
-        task_id = data.draw(st.sampled_from([ask.task_id for ask in self.sent]))
+        self._operate(data.draw(st.sampled_from([ask.task_id for ask in self.sent])), call)
+        self._settle()
+
+    def _operate(self, task_id: str, call: str) -> None:
         pb = task_admin_pb2
         request, expected = {
             "cancel": (pb.CancelTaskRequest(task_id=task_id), self.model.cancel),
@@ -282,7 +287,6 @@ class Contract(SideBySide):
         self._same(
             lambda: self.system.operate(f"{call.title()}Task", request), lambda: expected(task_id)
         )
-        self._settle()
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), delay=st.sampled_from([0, 3 * SECOND]),

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.clock import Clock
-from tests.model.machine import Contract
+from tests.model.directed import DirectedContract
 from tests.model.system import System
 
 _COMMON = settings(
@@ -27,7 +27,7 @@ LONG = settings(_COMMON, max_examples=2_000, stateful_step_count=50)
 
 def _run(system: System, clock: Clock, chosen: settings) -> None:
     clock.make_room()
-    machine = partial(Contract, system, clock)
+    machine = partial(DirectedContract, system, clock)
     run_state_machine_as_test(machine, settings=chosen)  # type: ignore[arg-type]
 
 
