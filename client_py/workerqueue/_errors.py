@@ -199,7 +199,7 @@ class TaskFailedError(Exception):
 
 
 class ServerError(WorkerQueueError):
-    """A fault of the server."""
+    """A fault of the server, or a call that it is too old to know."""
 
     @property
     def error_id(self) -> str:

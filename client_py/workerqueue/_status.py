@@ -39,6 +39,7 @@ _BY_REASON: Final[dict[str, type[errors.WorkerQueueError]]] = {
     "TOKEN_REVOKED": errors.AuthenticationError,
     "ROLE_MISSING": errors.PermissionDeniedError,
     "OUT_OF_SCOPE": errors.PermissionDeniedError,
+    "UNKNOWN_METHOD": errors.ServerError,
 }
 
 _BY_CODE: Final[dict[grpc.StatusCode, type[errors.WorkerQueueError]]] = {
