@@ -26,7 +26,7 @@ class DirectedContract(Contract):
             str(uuid.uuid4()),
             self.queues[place],
             payload=f"{self.number}-x",
-            lease=2 * SECOND,
+            lease=self._own(2 * SECOND),
             key=f"{self.number}-{key}" if key else "",
         )
         self._tick()

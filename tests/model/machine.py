@@ -76,6 +76,8 @@ class Contract(SideBySide):
             key_limit=2 if key == "l" else 1,
             run_at=None if delay is None else now + delay,
             expire_at=None if expires is None else now + expires,
+            lease=self._own(wish.pop("lease")),
+            timeout=self._own(wish.pop("timeout")),
             **wish,
         )
 
@@ -101,9 +103,11 @@ class Contract(SideBySide):
           repeats=st.booleans())  # fmt: skip
     def enqueue_batch(self, chosen: list[dict[str, Any]], strict: bool, repeats: bool) -> None:
         self._tick()
-        asks = [self._ask(wish) for wish in chosen]
+        before = len(self.sent)
+        for wish in chosen:
+            self.sent.append(self._ask(wish))
+        asks = self.sent[before:]
         asks += asks[:1] if repeats else []
-        self.sent += asks
         answers = self.system.enqueue_batch(asks, strict=strict)
         expected = self.model.enqueue(asks, strict=strict)
         assert [outcome for outcome, _ in answers] == [outcome for outcome, _ in expected]
