@@ -32,6 +32,11 @@ _FOLDER = pytest.StashKey[str]()
 # Where it is set, each of the hundreds of processes that tests start compiles all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# A shell's background job has SIGINT ignored, and so would all that it starts: programs under test
+# are to hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The same examples in every run, so that a red run can be repeated; WORKERQUEUE_EXPLORE=1 looks for
 # new ones. How long they take says how busy the machine is.
 settings.register_profile(
