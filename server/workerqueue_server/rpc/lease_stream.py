@@ -80,7 +80,8 @@ class LeaseStream:
         self._outbox = Outbox()
         self._session: Session | None = None
         self._answers = 0
-        self._answered = asyncio.Event()
+        # Something was answered or written.
+        self._moved = asyncio.Event()
         # The writer ends the stream once this is set and nothing is left to say.
         self._finishing = False
         # The stream is over: the writer writes nothing more.
@@ -254,9 +255,9 @@ class LeaseStream:
                 if frame.HasField("max_in_flight"):
                     _check_window(frame.max_in_flight, "max_in_flight")
                 self._handle(frame)
-            while self._answers > _MAX_ANSWERS:
-                self._answered.clear()
-                await self._answered.wait()
+            while self._answers > _MAX_ANSWERS or self._outbox.is_overfull:
+                self._moved.clear()
+                await self._moved.wait()
 
     def _handle(self, frame: lease_pb2.LeaseRequest) -> None:
         session, desk = self._session, self._desk
@@ -316,7 +317,7 @@ class LeaseStream:
         future: asyncio.Future[Sequence[object]],
     ) -> None:
         self._answers -= len(tokens)
-        self._answered.set()
+        self._moved.set()
         if future.cancelled():
             return
         error = future.exception()
@@ -343,8 +344,8 @@ class LeaseStream:
         """
         # Answers under way make room in the window.
         while self._answers:
-            self._answered.clear()
-            await self._answered.wait()
+            self._moved.clear()
+            await self._moved.wait()
         await self._engine.dispatcher.settle(session)
         session.draining = True
         self._finishing = True
@@ -370,6 +371,7 @@ class LeaseStream:
                 except BaseException:
                     self._outbox.put_back(leases)
                     raise
+                self._moved.set()
             if self._is_done():
                 return
             await self._outbox.wait()

@@ -11,6 +11,9 @@ from typing import NamedTuple
 _FRAME_BYTES = 1024 * 1024
 _FRAME_TASKS = 1_000
 _FRAME_RESULTS = 8_000
+# Results that may wait for a worker that does not read: past that its frames are not read either.
+# Leases need no bound here, since the stream's window bounds them.
+_WAITING_NEWS_BYTES = 4 * 1024 * 1024
 # Leases are kept together in pieces of at most this size, so that a piece fits behind any results.
 _PIECE_BYTES = 128 * 1024
 
@@ -31,6 +34,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._news: deque[bytes] = deque()
+        self._news_bytes = 0
         # With their tokens: what is not written when the stream breaks goes back.
         self._tasks: deque[Leases] = deque()
         self._changed = asyncio.Event()
@@ -38,6 +42,7 @@ class Outbox:
     def add_news(self, parts: Sequence[bytes]) -> None:
         """Results, cancellations and notices."""
         self._news.extend(parts)
+        self._news_bytes += sum(map(len, parts))
         self._changed.set()
 
     def add_tasks(self, tokens: list[bytes], parts: list[bytes]) -> None:
@@ -68,6 +73,11 @@ class Outbox:
         """Whether nothing waits."""
         return not self._news and not self._tasks
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more results wait than a worker that reads them would leave."""
+        return self._news_bytes > _WAITING_NEWS_BYTES
+
     def unwritten(self) -> list[bytes]:
         """Tokens of leases that were not written."""
         return [token for leases in self._tasks for token in leases.tokens]
@@ -85,6 +95,7 @@ class Outbox:
             part = self._news.popleft()
             parts.append(part)
             size += len(part)
+        self._news_bytes -= size
         leases: list[Leases] = []
         count = 0
         while self._tasks and not (parts and self._overflows(count, size)):

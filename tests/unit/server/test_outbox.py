@@ -67,6 +67,16 @@ def test_tasks_go_with_answers_however_many_those_are() -> None:
     assert [some.tokens for some in leases] == [[b"token"]]
 
 
+def test_results_that_nobody_reads_are_noticed_until_they_are_written() -> None:
+    outbox = Outbox()
+    outbox.add_news([bytes(1024 * 1024)] * 4)
+    assert not outbox.is_overfull
+    outbox.add_news([b"n"])
+    assert outbox.is_overfull
+    outbox.next_frame()
+    assert not outbox.is_overfull
+
+
 @pytest.mark.parametrize("together", [1, 700, 2_500])
 def test_many_small_tasks_share_a_frame_up_to_a_bound(together: int) -> None:
     outbox = Outbox()
