@@ -23,27 +23,17 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import dict_row
 
+from tests.model.system import MODES, OUTCOMES
 from tests.postgres import Database
 from tests.servers import ServerProcess
 from tests.toolkit import packed, refusal, seconds
 from workerqueue.tasks.v1 import tasks_pb2
-from workerqueue.v1 import lease_pb2, policy_pb2, task_pb2, worker_queue_pb2
+from workerqueue.v1 import lease_pb2, task_pb2, worker_queue_pb2
 from workerqueue.v1.worker_queue_pb2_grpc import WorkerQueueStub
 
 SETTINGS = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
-MODES = {
-    "replace": policy_pb2.JOB_KEY_MODE_REPLACE,
-    "preserve": policy_pb2.JOB_KEY_MODE_PRESERVE_RUN_AT,
-    "dedupe": policy_pb2.JOB_KEY_MODE_UNSAFE_DEDUPE,
-}
-OUTCOMES = {
-    worker_queue_pb2.ENQUEUE_OUTCOME_CREATED: "created",
-    worker_queue_pb2.ENQUEUE_OUTCOME_ALREADY_EXISTED: "existed",
-    worker_queue_pb2.ENQUEUE_OUTCOME_REPLACED: "replaced",
-    worker_queue_pb2.ENQUEUE_OUTCOME_KEPT: "kept",
-}
 # Nothing that waits becomes due during a test.
 LATER = seconds(3600)
 _queues = itertools.count(1)

@@ -167,9 +167,12 @@ def _all_alike(results: Sequence[EnqueueResult]) -> bool:
 
 
 def _stored(task_id: bytes, outcome: int, view: bytes | None) -> bytes:
-    entry = b"".join((_RESULT_ID, uuid_text(task_id).encode(), _RESULT_OUTCOME, varint(outcome)))
-    if view is not None:
-        entry = b"".join((entry, _RESULT_TASK, varint(len(view)), view))
+    if view is None:
+        return batch_results([task_id], outcome)
+    text = uuid_text(task_id).encode()
+    entry = b"".join(
+        (_RESULT_ID, text, _RESULT_OUTCOME, varint(outcome), _RESULT_TASK, varint(len(view)), view)
+    )
     return b"".join((_RESULTS, varint(len(entry)), entry))
 
 
