@@ -64,9 +64,14 @@ class Dispatcher:
     _work: asyncio.Event = field(default_factory=asyncio.Event)
     _rounds: asyncio.Condition = field(default_factory=asyncio.Condition)
     _sweep_now: asyncio.Event = field(default_factory=asyncio.Event)
+    # No more grants: the server stops.
+    _closing: bool = False
+    # Not set while a grant is under way.
+    _at_rest: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.planner = Planner(self.book)
+        self._at_rest.set()
         self.lanes.on_new(self._learn)
 
     # What others tell the dispatcher.
@@ -127,7 +132,9 @@ class Dispatcher:
 
         Must be followed by ``hand_over`` or ``withdraw``.
         """
-        return self.planner.offer(lane_ids, count) if count <= _MAX_OFFER else []
+        if self._closing or count > _MAX_OFFER:
+            return []
+        return self.planner.offer(lane_ids, count)
 
     def hand_over(self, requests: list[Request], grants: list[GrantRun]) -> None:
         """The transaction is committed: delivers what it granted."""
@@ -150,13 +157,15 @@ class Dispatcher:
         """
         try:
             while True:
-                requests = self.planner.plan()
+                requests = [] if self._closing else self.planner.plan()
                 if not requests:
+                    self._at_rest.set()
                     self._send()
                     self._work.clear()
                     await self._end_round()
                     await self._work.wait()
                     continue
+                self._at_rest.clear()
                 granting = asyncio.create_task(
                     self.store.grant([request.grant for request in requests])
                 )
@@ -181,6 +190,15 @@ class Dispatcher:
                 await self._end_round()
         finally:
             self._send()
+
+    async def close(self) -> None:
+        """Grants no more; returns when the grant under way, if any, has been entered.
+
+        A grant must not be cancelled: the database may have committed it, and its leases would then
+        be held by nobody until their clocks end them.
+        """
+        self._closing = True
+        await self._at_rest.wait()
 
     async def run_sweeps(self) -> None:
         """Sweeps until cancelled."""

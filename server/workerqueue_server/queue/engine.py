@@ -47,6 +47,8 @@ from workerqueue_server.store.tokens import TokenStore
 
 _log = logging.getLogger(__name__)
 
+# How long a stop waits for the grant under way and for what it gives back.
+_LAST_ROUND_SECONDS = 5.0
 _PING_SECONDS = 3.0
 
 
@@ -165,8 +167,9 @@ class Engine:
 
     async def stop(self) -> None:
         """Stops the loops and closes the connections. Leases stay valid."""
-        if self._background:
-            await asyncio.wait(self._background, timeout=5)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_ROUND_SECONDS):
+                await self._finish_grants()
         if self._ping is not None:
             self._ping.cancel()
         for task in self._tasks:
@@ -182,6 +185,13 @@ class Engine:
         await self.partition_store.close()
         await self.keyed_store.close()
         await self.store.close()
+
+    async def _finish_grants(self) -> None:
+        """Grants no more; what is granted to streams that are gone is given back."""
+        await self.dispatcher.close()
+        await self.enqueuer.settle()
+        while self._background:
+            await asyncio.wait(self._background)
 
     def desk_of(self, principal: Principal) -> LeaseDesk | ScopedDesk:
         """Where this principal's answers go."""

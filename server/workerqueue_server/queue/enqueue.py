@@ -136,6 +136,10 @@ class Enqueuer:
         """Stores until cancelled."""
         await self._batcher.run()
 
+    async def settle(self) -> None:
+        """Returns when the batch that is being stored now, if any, has been handed over."""
+        await self._batcher.settle()
+
     async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[EnqueueResult]:
         """Stores the tasks in one transaction; returns when it is committed."""
         return await self._batcher.submit(tasks, payload_bytes(tasks))

@@ -10,12 +10,14 @@ removed) when it is met:
 
 Points: "before commit of STATEMENT" (it has run in a transaction that is still open), "after
 commit of STATEMENT" (the server does not know yet), "before the answer to METHOD". Actions: kill
-(SIGKILL), freeze (SIGSTOP). Statements are the names of store/sql, methods those of WorkerQueue.
+(SIGKILL), freeze (SIGSTOP), dawdle (the server hears of it three seconds later). Statements are the
+names of store/sql, methods those of WorkerQueue.
 With {"lose": "notify"} the statement is not run at all, for as long as the file is there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -28,6 +30,7 @@ from psycopg.pq import TransactionStatus
 
 VARIABLE = "CHAOS_POINT"
 _SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
+_DAWDLE_SECONDS = 3.0
 
 
 class Points:
@@ -57,11 +60,14 @@ class Points:
         self._skipped += 1
         return self._skipped > int(armed.get("skip", 0))
 
-    def act(self) -> None:
+    async def act(self) -> None:
         """Does what was asked for, once."""
         action = self.armed()["action"]
         self._path.unlink()
-        os.kill(os.getpid(), _SIGNALS[action])
+        if action == "dawdle":
+            await asyncio.sleep(_DAWDLE_SECONDS)
+        else:
+            os.kill(os.getpid(), _SIGNALS[action])
 
 
 def install(points: Points) -> None:
@@ -79,12 +85,12 @@ def install(points: Points) -> None:
         if alone and points.is_next(f"before commit of {name}"):
             await connection.execute("begin")
             await run(connection, name, parameters)
-            points.act()
+            await points.act()
             # Frozen, not killed: go on where it stopped.
             await connection.execute("rollback")
         cursor = await run(connection, name, parameters)
         if points.is_next(f"after commit of {name}"):
-            points.act()
+            await points.act()
         return cursor
 
     link._run = visited  # noqa: SLF001
@@ -98,7 +104,7 @@ def _around(
     async def visited(*arguments: Any) -> Any:
         answer = await method(*arguments)
         if points.is_next(f"before the answer to {name}"):
-            points.act()
+            await points.act()
         return answer
 
     return visited
