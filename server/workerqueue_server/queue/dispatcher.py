@@ -25,6 +25,7 @@ from time import monotonic
 from workerqueue_server.queue.duties import note_done
 from workerqueue_server.queue.journal import Journal
 from workerqueue_server.queue.lanes import LaneTable
+from workerqueue_server.queue.narrowing import Span
 from workerqueue_server.queue.planning import Planner, Request
 from workerqueue_server.queue.sessions import Holding, Session, SessionBook
 from workerqueue_server.store.errors import DatabaseUnavailable, StoreError
@@ -232,6 +233,9 @@ class Dispatcher:
             state = self.planner.lanes.get(swept.lane.lane_id)
             if state is not None and swept.first_position is not None:
                 state.wake(swept.first_position)
+        for session in self.book.narrowed:
+            # Its pause may be over.
+            self.planner.demand(session)
         self._work.set()
 
     def limits(self, queue: str) -> QueueLimits | None:
@@ -251,7 +255,7 @@ class Dispatcher:
         counts: Counter[int] = Counter()
         undeliverable: list[bytes] = []
         by_session: dict[Session, list[GrantRun]] = {}
-        holdings: dict[int, Holding] = {}
+        holdings: dict[tuple[int, int], Holding] = {}
         now = monotonic()
         for run in grants:
             count = len(run.tokens)
@@ -265,9 +269,11 @@ class Dispatcher:
                 # The stream went away while its leases were granted.
                 undeliverable += run.tokens
                 continue
-            holding = holdings.get(run.lane_id)
+            alike = run.lane_id, run.lease_ms
+            holding = holdings.get(alike)
             if holding is None:
-                holding = holdings[run.lane_id] = Holding(state.lane.queue, state.lane.kind, now)
+                span = Span(now, run.lease_ms / 1000)
+                holding = holdings[alike] = Holding(state.lane.queue, state.lane.kind, span)
             self.book.hold(session, run.tokens, holding)
             if self.journal.is_detailed:
                 self.journal.granted(session.worker_id, state.lane, run)

@@ -7,17 +7,22 @@ answer says is decided by the statement that fences it; the session book only fo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from operator import itemgetter
+from time import monotonic
 from typing import NamedTuple
 
 from workerqueue_server.queue.batcher import Batcher
 from workerqueue_server.queue.journal import Journal
+from workerqueue_server.queue.narrowing import Attention
 from workerqueue_server.queue.sessions import Dropped, EndReason, Holding, Session, SessionBook
 from workerqueue_server.queue.wakeups import Wakeups
 from workerqueue_server.store.records import LiveLease, Prolongation, Return
 from workerqueue_server.store.tasks import TOKEN_BYTES, TaskStore
+
+_log = logging.getLogger(__name__)
 
 _MAX_BATCH = 4_096
 _MAX_WAITING = 200_000
@@ -66,7 +71,9 @@ class LeaseDesk:
         self._presents = Batcher[bytes, LiveLease | None](
             "held leases", self._flush_presents, max_batch=_MAX_BATCH, max_waiting=_MAX_WAITING
         )
+        self.attention = Attention(monotonic())
         wakeups.on_ended = self.ended
+        wakeups.on_ran_out = self.ran_out
 
     def loops(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         """The loops to run, by name."""
@@ -88,18 +95,27 @@ class LeaseDesk:
 
     def finish(self, items: Sequence[Finish]) -> asyncio.Future[Sequence[bool]]:
         """Acks; each result tells whether the lease was alive (or finished by this token)."""
+        self._hear(items, are_over=True)
         size = sum([len(item.result) for item in items if item.result])
         return self._finishes.submit(items, size)
 
     def take_back(self, items: Sequence[Return]) -> asyncio.Future[Sequence[bool]]:
         """Nacks; each result tells whether the lease was alive."""
+        self._hear(items, are_over=True)
         size = sum(sum(map(len, item.error.values())) for item in items if item.error)
         return self._returns.submit(items, size)
 
     def heartbeat(self, items: Sequence[Prolongation]) -> asyncio.Future[Sequence[int | None]]:
         """Heartbeats; each result is the lease's new end in µs, None if it is lost."""
+        self._hear(items, are_over=False)
         size = sum([len(item.checkpoint) for item in items if item.checkpoint])
         return self._heartbeats.submit(items, size)
+
+    def _hear(self, items: Sequence[Finish | Return | Prolongation], *, are_over: bool) -> None:
+        # As long as no stream is narrowed only the time matters; a frame is one worker's.
+        told = items if self._book.narrowed else items[:1]
+        for session in self._book.heard([item.token for item in told], are_over=are_over):
+            self._changed(session)
 
     async def present(self, tokens: Sequence[bytes]) -> dict[bytes, LiveLease]:
         """Those of a reconnecting worker's leases that are alive."""
@@ -121,8 +137,23 @@ class LeaseDesk:
                 elsewhere.append(token)
         if self._journal.is_detailed:
             self._journal.ended_by_others(elsewhere)
+        self._book.heard_elsewhere(elsewhere)
         for token, session in self._drop(reasons).sessions.items():
             session.sink.cancel(token, EndReason(reasons[token]))
+
+    def ran_out(self, leases: Iterable[tuple[bytes, int]]) -> None:
+        """Leases were ended by their clocks: streams that let them run out take less.
+
+        To be told before ``ended``.
+        """
+        since = self.attention.since(monotonic())
+        reasons = [(token, EndReason(reason)) for token, reason in leases]
+        for session in self._book.ran_out(reasons, since):
+            _log.info(
+                "worker %s let leases run out: its stream takes %d at a time",
+                session.worker_id,
+                session.places,
+            )
 
     def expired(self, leases: Iterable[tuple[bytes, EndReason]]) -> list[tuple[bytes, str]]:
         """This server ended leases by their clocks. Those that it knows nothing of, with outcomes.

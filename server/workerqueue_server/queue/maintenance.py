@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 
 from workerqueue_server.queue import task_lines
 from workerqueue_server.queue.duties import repeat
@@ -58,6 +59,7 @@ class Maintenance:
 
     async def _expire(self) -> float:
         expired = await self._store.expire_leases(_BATCH)
+        self._desk.attention.note(monotonic())
         if expired is None:
             return _EXPIRY_SECONDS
         ended = [
@@ -65,6 +67,7 @@ class Maintenance:
             for token, timed_out in zip(expired.tokens, expired.timed_out, strict=True)
         ]
         unknown = self._desk.expired(ended)
+        self._wakeups.announce_ran_out(ended)
         self._wakeups.announce_ended(ended)
         self._wakeups.announce(expired.woken)
         if expired.tokens:

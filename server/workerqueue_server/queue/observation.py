@@ -107,7 +107,7 @@ class Observation:
         windows: Counter[str] = Counter()
         held: Counter[str] = Counter()
         for session in list(self._engine.book.sessions.values()):
-            windows[session.worker_id] += session.window
+            windows[session.worker_id] += session.places
             held[session.worker_id] += len(session.held)
         kept = {worker for worker, _ in held.most_common(instruments.WORKERS)}
         return _by_worker(windows, kept), _by_worker(held, kept)

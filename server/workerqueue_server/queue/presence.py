@@ -115,6 +115,6 @@ def _shape(session: Session) -> tuple[object, ...]:
         session.worker_id,
         sorted(session.queues),
         sorted(session.kinds),
-        session.window,
+        session.places,
         session.draining,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from time import monotonic
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.access import ANYBODY, Principal
+from workerqueue_server.queue.narrowing import Narrowing, Span
 from workerqueue_server.queue.quota import Allowance
 from workerqueue_server.store.records import GrantRun, Lane
 
@@ -44,13 +46,18 @@ class Sink(Protocol):
 class Holding:
     """What leases share that one grant gave to one stream; compared by identity."""
 
-    __slots__ = ("granted_at", "kind", "queue")
+    __slots__ = ("kind", "queue", "span")
 
-    def __init__(self, queue: str, kind: str = "", granted_at: float | None = None) -> None:
+    def __init__(self, queue: str, kind: str = "", span: Span | None = None) -> None:
         self.queue = queue
         self.kind = kind
-        # By the monotonic clock; None: it was granted elsewhere, or before a restart.
-        self.granted_at = granted_at
+        # None: it was granted elsewhere, or before a restart.
+        self.span = span
+
+    @property
+    def granted_at(self) -> float | None:
+        """When it was granted, by the monotonic clock, if that is known."""
+        return None if self.span is None else self.span.granted_at
 
 
 class Session:
@@ -85,13 +92,24 @@ class Session:
         self.suspended = False
         # Tokens of the leases this stream holds.
         self.held: dict[bytes, Holding] = {}
+        # When the worker's last frame arrived, by the monotonic clock.
+        self.heard_at = monotonic()
+        # None: no lease has run out, or the worker has made up for it.
+        self.narrowing: Narrowing | None = None
+
+    @property
+    def places(self) -> int:
+        """How many leases the stream may hold now: its window, unless that is narrowed."""
+        if self.narrowing is None:
+            return self.window
+        return self.narrowing.places(self.window, monotonic())
 
     @property
     def room(self) -> int:
         """How many more tasks the stream's own window takes now."""
         if self.draining or self.suspended:
             return 0
-        return max(0, self.window - len(self.held) - self.reserved)
+        return max(0, self.places - len(self.held) - self.reserved)
 
     @property
     def demand(self) -> int:
@@ -111,6 +129,30 @@ class Session:
         self.reserved += count
         if self.allowance is not None:
             self.allowance.taken += count
+
+    def heard(self, now: float) -> bool:
+        """A frame arrived; whether there may be room for it where there was none."""
+        silence, self.heard_at = now - self.heard_at, now
+        return self.narrowing is not None and self.narrowing.heard_after(silence)
+
+    def heard_of(self, token: bytes, now: float, *, is_over: bool) -> bool:
+        """An answer, or a heartbeat, for a held lease arrived; whether it may make more room."""
+        span = self.held[token].span
+        if self.narrowing is None or span is None or not span.is_in_time(now):
+            return False
+        self.narrowing.heard_in_time(soon=not is_over or span.is_soon(now))
+        if self.narrowing.is_over(self.window):
+            self.narrowing = None
+        return True
+
+    def ran_out(self, span: Span, now: float) -> bool:
+        """Leases of the stream ended by their clocks, this one the last that was granted.
+
+        Whether it may hold less for it.
+        """
+        if self.narrowing is None:
+            self.narrowing = Narrowing(self.window)
+        return self.narrowing.ran_out(span, len(self.held), now - self.heard_at, now)
 
     def takes(self, lane: Lane) -> bool:
         """Whether tasks of the lane are for this stream."""
@@ -153,6 +195,8 @@ class SessionBook:
         self._by_token: dict[bytes, Session] = {}
         self._worker_held: Counter[tuple[str, str]] = Counter()
         self._left: dict[bytes, Holding] = {}
+        # Streams whose leases ran out; some may have made up for it since.
+        self.narrowed: set[Session] = set()
 
     def allowance_of(self, principal: Principal) -> Allowance | None:
         """What the principal's streams share; None for callers without tokens.
@@ -175,6 +219,7 @@ class SessionBook:
     def remove(self, session: Session) -> None:
         """A stream is gone. Its leases go on in the database."""
         self.sessions.pop(session.session_id, None)
+        self.narrowed.discard(session)
         left = session.held.copy()
         self.drop(list(left))
         self._left.update(left)
@@ -200,6 +245,52 @@ class SessionBook:
             holding = Holding(lane.queue, lane.kind) if lane is not None else Holding("")
         self._left.pop(token, None)
         self.hold(session, [token], holding)
+
+    def ran_out(
+        self, leases: Iterable[tuple[bytes, EndReason]], attentive_since: float
+    ) -> list[Session]:
+        """Leases were ended by their clocks: narrows the streams whose workers let them run out.
+
+        To be told before ``drop``. Returns the streams that may hold less than before.
+        """
+        now = monotonic()
+        last: dict[Session, Span] = {}
+        for token, reason in leases:
+            session = self._by_token.get(token)
+            span = session.held[token].span if session is not None else None
+            if session is None or span is None or not span.has_passed(now):
+                continue
+            if now - span.seconds < attentive_since:
+                # Nobody could be heard.
+                continue
+            if reason is EndReason.TIMED_OUT and not span.is_silence(now - session.heard_at):
+                # It works, for too long.
+                continue
+            last[session] = max(span, last.get(session, span))
+        self.narrowed.update(last)
+        return [session for session, span in last.items() if session.ran_out(span, now)]
+
+    def heard(self, tokens: Iterable[bytes], *, are_over: bool) -> set[Session]:
+        """Answers, or heartbeats, for leases arrived. Returns streams that may have more room."""
+        now = monotonic()
+        widened = set()
+        for token in tokens:
+            session = self._by_token.get(token)
+            if session is None:
+                continue
+            if session.heard(now) | session.heard_of(token, now, is_over=are_over):
+                widened.add(session)
+        return widened
+
+    def heard_elsewhere(self, tokens: Iterable[bytes]) -> None:
+        """Leases ended at another server: if they cannot have run out yet, they were answered."""
+        if not self.narrowed:
+            return
+        now = monotonic()
+        for token in tokens:
+            session = self._by_token.get(token)
+            if session is not None and session.heard_of(token, now, is_over=True):
+                session.heard(now)
 
     def drop(self, tokens: Iterable[bytes]) -> Dropped:
         """The leases ended."""

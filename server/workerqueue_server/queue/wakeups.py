@@ -15,6 +15,8 @@ class Wakeups:
         self._readers: dict[str, Callable[[Any], None]] = {
             "lanes": self._read_lanes,
             "queues": self._read_queues,
+            # Before the end itself, after which nobody holds them.
+            "ran_out": self._read_ran_out,
             "ended": self._read_ended,
             "tasks": self._read_tasks,
             "watched": self._read_watched,
@@ -25,6 +27,8 @@ class Wakeups:
         self.on_queues: Callable[[Iterable[str]], None] = lambda _: None
         self.on_due: Callable[[float], None] = lambda _: None
         self.on_ended: Callable[[Iterable[tuple[bytes, int]]], None] = lambda _: None
+        # Leases that ended by their clocks.
+        self.on_ran_out: Callable[[Iterable[tuple[bytes, int]]], None] = lambda _: None
         # Told by enqueues by SQL, which do not do it themselves: concurrency keys to admit for, and
         # tasks behind whose leases successors wait.
         self.on_keys: Callable[[Iterable[str]], None] = lambda _: None
@@ -66,6 +70,11 @@ class Wakeups:
         self._hints.ended(leases)
         self.touched(token for token, _ in leases)
 
+    def announce_ran_out(self, leases: Sequence[tuple[bytes, int]]) -> None:
+        """Leases (token, reason) ended by their clocks; to be told before ``announce_ended``."""
+        self.on_ran_out(leases)
+        self._hints.ran_out(leases)
+
     def receive(self, hint: dict[str, Any]) -> None:
         """A hint from another server."""
         for part, read in self._readers.items():
@@ -80,6 +89,9 @@ class Wakeups:
 
     def _read_ended(self, leases: list[Any]) -> None:
         self.on_ended([(bytes.fromhex(token), int(reason)) for token, reason in leases])
+
+    def _read_ran_out(self, leases: list[Any]) -> None:
+        self.on_ran_out([(bytes.fromhex(token), int(reason)) for token, reason in leases])
 
     def _read_tasks(self, task_ids: list[Any]) -> None:
         self.on_changed([bytes.fromhex(task_id) for task_id in task_ids])

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 import grpc
@@ -240,11 +241,15 @@ class LeaseStream:
 
     async def _read(self, frame: lease_pb2.LeaseRequest) -> None:
         """Handles frames until the worker half-closes."""
+        session = self._session
+        assert session is not None
         self._handle(frame)
         while True:
             data = await self._context.read()
             if data is grpc.aio.EOF:
                 return
+            if session.heard(monotonic()):
+                self._engine.dispatcher.changed(session)
             tokens = plain_acks(data)
             if tokens is not None:
                 self._submit(tokens, list(map(Finish, tokens)), _ACK, self._desk.finish)

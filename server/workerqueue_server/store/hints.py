@@ -39,6 +39,7 @@ class HintSender:
         self._server_id = server_id
         self._lanes: dict[int, int] = {}
         self._queues: set[str] = set()
+        self._ran_out: dict[str, int] = {}
         self._ended: dict[str, int] = {}
         self._due_in_ms: float | None = None
         self._tasks: set[bytes] = set()
@@ -72,6 +73,10 @@ class HintSender:
         self._ended.update((token.hex(), reason) for token, reason in leases)
         if self._ended:
             self._waiting.set()
+
+    def ran_out(self, leases: Iterable[tuple[bytes, int]]) -> None:
+        """These leases (token, reason) ended by their clocks; ``ended`` is told of them, too."""
+        self._ran_out.update((token.hex(), reason) for token, reason in leases)
 
     def due(self, in_ms: float) -> None:
         """A task is due that soon."""
@@ -130,6 +135,7 @@ class HintSender:
         self._waiting.clear()
         lanes, self._lanes = list(self._lanes.items()), {}
         queues, self._queues = sorted(self._queues), set()
+        ran_out, self._ran_out = list(self._ran_out.items()), {}
         ended, self._ended = list(self._ended.items()), {}
         due, self._due_in_ms = self._due_in_ms, None
         tasks, self._tasks = self._tasks, set()
@@ -139,10 +145,12 @@ class HintSender:
             {"lanes": lanes[n : n + _LANES_PER_HINT]} for n in range(0, len(lanes), _LANES_PER_HINT)
         ]
         hints += [{"queues": queues[n : n + 40]} for n in range(0, len(queues), 40)]
-        hints += [
-            {"ended": ended[n : n + _TOKENS_PER_HINT]}
-            for n in range(0, len(ended), _TOKENS_PER_HINT)
-        ]
+        # Whoever holds them must hear of it before they are over.
+        for part, leases in (("ran_out", ran_out), ("ended", ended)):
+            hints += [
+                {part: leases[n : n + _TOKENS_PER_HINT]}
+                for n in range(0, len(leases), _TOKENS_PER_HINT)
+            ]
         hints += [{"tasks": chunk} for chunk in _in_chunks(tasks)]
         hints += [{"watched": chunk} for chunk in _in_chunks(watched)]
         if signals:

@@ -200,6 +200,7 @@ class Stage:
             "lease_seconds": self.scale.lease_seconds,
             # The last one reads so slowly that frames wait for it.
             "read_pause_seconds": 0.05 if number == self.scale.workers - 1 else 0.0,
+            "only_acks": False,
         }
         return Actor("worker", options, self.folder)
 

@@ -6,6 +6,7 @@ import re
 
 from tests.unit.server.test_planning import Deaf
 from workerqueue_server.app.prometheus import metric_name
+from workerqueue_server.queue.narrowing import Span
 from workerqueue_server.queue.sessions import Holding, Session, SessionBook
 from workerqueue_server.telemetry.figures import About, Bounded, Counter, Distribution, largest
 from workerqueue_server.telemetry.instruments import FIGURES
@@ -77,7 +78,7 @@ def test_a_lease_is_known_after_its_stream_is_gone_and_dropped_once() -> None:
     book = SessionBook()
     session = Session("s", "w", (), (), None, Deaf())
     book.add(session)
-    holding = Holding("q", "k", 1.0)
+    holding = Holding("q", "k", Span(1.0, 30.0))
     book.hold(session, [b"1", b"2"], holding)
     book.remove(session)
     assert book.tokens() == []
