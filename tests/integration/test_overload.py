@@ -17,12 +17,13 @@ from workerqueue.v1 import worker_queue_pb2
 from workerqueue_server.queue import bounds
 
 _PAYLOAD = 1_900_000
-# The server may take in some 40 of these; the others are refused. What waits is held several times
-# over: as a request, a task, and a parameter of the statement.
+# The server may take in some 18 of these; the others are refused.
 _OFFERED = 240
-_CALLERS = 48
+_CALLERS = 24
 _FIRST_REFUSED = 60
-_GROWTH = 10 * (bounds.WAITING_BYTES + bounds.WRITTEN_BYTES)
+# The bounds mean memory: what a call holds twice over is counted twice. A call that arrives, to be
+# refused, is in memory as well, in gRPC's buffers and in ours.
+_GROWTH = 2 * (bounds.WAITING_BYTES + bounds.WRITTEN_BYTES) + 2 * _CALLERS * _PAYLOAD
 # What is refused later must leave nothing behind.
 _LATER_GROWTH = (_OFFERED - _FIRST_REFUSED - _CALLERS) * _PAYLOAD
 

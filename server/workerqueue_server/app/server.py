@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from workerqueue_server.app.exposure import what_is_open
+from workerqueue_server.app.memory import give_back_large_blocks
 from workerqueue_server.app.schedule_file import ScheduleFile, load_schedule_file, reconcile
 from workerqueue_server.app.settings import Settings
 from workerqueue_server.app.telemetry import start_telemetry
@@ -54,6 +55,7 @@ async def run_server(
     ``on_serving`` is called with the bound port once calls are answered. Raises CatalogError,
     ScheduleFileError, TlsError, StoreError or OSError with the reason when it cannot start.
     """
+    give_back_large_blocks()
     certificates = tls_files(settings)
     credentials = server_credentials(certificates) if certificates is not None else None
     catalog = load_catalog(settings.descriptors)

@@ -45,6 +45,12 @@ PROGRESS_MESSAGE_BYTES = 1024
 # still be written in seconds, and what waits must be small beside a server's memory.
 WAITING_BYTES = 64 * 1024 * 1024
 WRITTEN_BYTES = 16 * 1024 * 1024
+# Measured: what grpc.aio and asyncio keep of a call that waits for its answer, whatever it asked;
+# and a task of a batch, beside the bytes that it was sent as.
+CALL_BYTES = 18 * 1024
+TASK_BYTES = 300
+# Answers that wait as calls of their own: with CALL_BYTES each, 70 MiB.
+ANSWER_CALLS = 4_000
 # A healthy database stores a batch in milliseconds. Beyond this the callers' deadlines pass anyway.
 ENQUEUE_WAIT_SECONDS = 5.0
 
@@ -88,8 +94,11 @@ REASONS = {
     "LEASE_STREAMS": "Open at once on one server process",
     "LEASE_STREAMS_PER_PRINCIPAL": "The same for one token; callers without tokens share the above",
     "IN_FLIGHT_PER_PRINCIPAL": "Held by all streams of one token on one server process",
-    "WAITING_BYTES": "Payloads or results that wait for one kind of write",
-    "WRITTEN_BYTES": "Payloads or results of one write",
+    "WAITING_BYTES": "Memory of all that waits for one kind of write",
+    "WRITTEN_BYTES": "The same, of one write",
+    "CALL_BYTES": "A waiting call counts so much, and its message twice: as it came, and as read",
+    "TASK_BYTES": "Each task of a waiting batch counts so much beside it",
+    "ANSWER_CALLS": "Acks, nacks and heartbeats that wait as calls, not in a stream's frame",
     "ENQUEUE_WAIT_SECONDS": "How long the oldest may have waited when another is taken in",
     "PRIORITY": "Larger runs first",
     "MAX_ATTEMPTS": "Each is kept in the task's history",

@@ -1,7 +1,7 @@
 """Storing tasks: concurrent calls share one write."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random, SystemRandom
@@ -39,6 +39,8 @@ class Spec:
     concurrency_limit: int
     # More fields of the JSON that enqueue_tasks takes, such as run_at.
     fields: dict[str, object]
+    # About how many bytes of memory these fields take.
+    size: int = 0
 
     def as_json(self, lane_id: int) -> dict[str, object]:
         """An element of the list of specs that the SQL functions take."""
@@ -97,9 +99,18 @@ def new_task_id() -> bytes:
     ).to_bytes(16, "big")
 
 
-def payload_bytes(tasks: Iterable[NewTask]) -> int:
-    """What the tasks hold in memory, but for what has small bounds of its own."""
-    return sum([len(task.payload) for task in tasks])
+def held_bytes(tasks: Sequence[NewTask], received: int) -> int:
+    """About what a call with these tasks holds until it is answered.
+
+    The ``received`` bytes count twice: gRPC keeps them, and the tasks hold what was in them.
+    """
+    specs = {task.spec for task in tasks}
+    return (
+        bounds.CALL_BYTES
+        + 2 * received
+        + bounds.TASK_BYTES * len(tasks)
+        + sum([spec.size for spec in specs])
+    )
 
 
 class Enqueuer:
@@ -140,9 +151,12 @@ class Enqueuer:
         """Returns when the batch that is being stored now, if any, has been handed over."""
         await self._batcher.settle()
 
-    async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[EnqueueResult]:
-        """Stores the tasks in one transaction; returns when it is committed."""
-        return await self._batcher.submit(tasks, payload_bytes(tasks))
+    async def enqueue(self, tasks: Sequence[NewTask], held: int) -> Sequence[EnqueueResult]:
+        """Stores the tasks of a call that holds so many bytes; returns when they are committed.
+
+        They are stored in one transaction.
+        """
+        return await self._batcher.submit(tasks, held)
 
     async def _store_and_hand_over(self, batch: NewTasks, lane_ids: list[int]) -> Stored:
         """Stores the batch; a stream that waits for it gets tasks in the same transaction."""

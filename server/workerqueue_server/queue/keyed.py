@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.batcher import Batcher
-from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec, payload_bytes
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec
 from workerqueue_server.queue.errors import (
     BatchRefused,
     KeyBusy,
@@ -111,14 +111,13 @@ class KeyedEnqueuer:
         await self._batcher.run()
 
     async def enqueue(
-        self, tasks: Sequence[NewTask], *, all_or_nothing: bool = False
+        self, tasks: Sequence[NewTask], size: int, *, all_or_nothing: bool = False
     ) -> list[EnqueueResult]:
-        """Stores the tasks in one transaction; returns when it is committed.
+        """Stores the tasks of a call that holds ``size`` bytes, in one transaction.
 
         A task that is not unique has an error as its result, if it asks for one; the others are
         stored all the same unless all_or_nothing. Raises KeyBusy or Overloaded.
         """
-        size = payload_bytes(tasks)
         if self._held and (
             self._held + len(tasks) > _MAX_WAITING or self._held_bytes + size > bounds.WAITING_BYTES
         ):

@@ -58,3 +58,26 @@ class StreamQuota:
             self._open[principal] -= 1
             if not self._open[principal]:
                 del self._open[principal]
+
+
+class CallQuota:
+    """Counts acks, nacks and heartbeats that wait as calls of their own, not in a stream's frame.
+
+    A call costs as much as a hundred answers in a stream, so what the batchers bound by number is
+    bounded here by a smaller one.
+    """
+
+    def __init__(self, total: int = bounds.ANSWER_CALLS) -> None:
+        self._total = total
+        self._open = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Counts a call while the block runs. Raises Overloaded if there are too many."""
+        if self._open >= self._total:
+            raise Overloaded("too many calls wait for the database; try again")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1

@@ -13,6 +13,7 @@ from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec
 from workerqueue_server.queue.errors import QueueError
 from workerqueue_server.queue.keyed import is_keyed
+from workerqueue_server.rpc.bounded_cache import BoundedCache
 from workerqueue_server.rpc.frames import batch_results, uuid_text, varint
 from workerqueue_server.rpc.status import status_of
 from workerqueue_server.rpc.views import enqueue_outcome, stored_task, task_view
@@ -22,7 +23,6 @@ from workerqueue_server.store.reads import ReadStore
 _MAX_TASK_BYTES = 3 * 1024 * 1024
 # Stored tasks may be large, and most of those that are read for one answer may not fit it.
 _READ_TASKS = 16
-_MAX_SHARED = 4_096
 _NO_ID = bytes(16)
 
 # Field tags of EnqueueResponse and of EnqueueBatchResult.
@@ -38,7 +38,7 @@ class EnqueueAnswers:
         self._catalog = catalog
         self._reads = reads
         # By the write's time: one entry per write and spec.
-        self._shared: dict[tuple[Spec, int], bytes] = {}
+        self._shared: BoundedCache[tuple[Spec, int], bytes] = BoundedCache()
         self._payload_heads: dict[str, bytes] = {}
 
     async def one(self, task: NewTask, result: EnqueueResult) -> bytes:
@@ -146,14 +146,12 @@ class EnqueueAnswers:
         return view
 
     def _share(self, spec: Spec, stored_at: int) -> bytes:
-        if len(self._shared) >= _MAX_SHARED:
-            self._shared.clear()
         view = stored_task(NewTask(_NO_ID, False, spec, b"", None), stored_at, self._catalog)
         self._payload_heads[spec.kind] = view.payload.SerializeToString()
         view.ClearField("task_id")
         view.ClearField("payload")
-        shared = self._shared[spec, stored_at] = view.SerializeToString()
-        return shared
+        shared = view.SerializeToString()
+        return self._shared.keep((spec, stored_at), shared, len(shared) + spec.size)
 
 
 def _all_alike(results: Sequence[EnqueueResult]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import NamedTuple
 
 from google.protobuf import json_format
@@ -19,10 +21,10 @@ from workerqueue_server.queue.policy import (
     read_retention,
     read_retry,
 )
+from workerqueue_server.rpc.bounded_cache import BoundedCache
 from workerqueue_server.rpc.task_ids import read_task_id
 from workerqueue_server.rpc.unique_requests import is_wanted, unique_fields, unique_key
 
-_MAX_SPECS = 10_000
 _CONCURRENCY = "concurrency key"
 _JOB = "job key"
 _TWO_KEYS = (
@@ -44,9 +46,9 @@ class EnqueueReader:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         # Equal options share one spec, and so one place in the batch's list of specs.
-        self._specs: dict[tuple[str, bytes], Spec] = {}
+        self._specs: BoundedCache[tuple[str, bytes], Spec] = BoundedCache()
         # The same for options that say nothing of one task alone: no key, no uniqueness.
-        self._plain: dict[tuple[str, bytes], Spec] = {}
+        self._plain: BoundedCache[tuple[str, bytes], Spec] = BoundedCache()
 
     def read(self, request: worker_queue_pb2.EnqueueRequest) -> NewTask:
         """The task. Raises InvalidTask, UnknownKind or TooLarge."""
@@ -64,9 +66,7 @@ class EnqueueReader:
         else:
             spec, key, job_key, unique = self._read_options(payload, request.options)
             if not _is_of_one_task(request.options):
-                if len(self._plain) >= _MAX_SPECS:
-                    self._plain.clear()
-                self._plain[kind.name, data] = spec
+                self._plain.keep((kind.name, data), spec, len(data) + spec.size)
         return NewTask(
             task_id or new_task_id(),
             task_id is not None,
@@ -117,9 +117,8 @@ class EnqueueReader:
         name = (kind.name, options.SerializeToString(deterministic=True))
         spec = self._specs.get(name)
         if spec is None:
-            if len(self._specs) >= _MAX_SPECS:
-                self._specs.clear()
-            spec = self._specs[name] = _spec(kind, options)
+            spec = _spec(kind, options)
+            self._specs.keep(name, spec, len(name[1]) + spec.size)
         return spec
 
     def _payload(self, request: worker_queue_pb2.EnqueueRequest) -> _Payload:
@@ -216,7 +215,17 @@ def _spec(kind: Kind, options: worker_queue_pb2.TaskOptions) -> Spec:
     )
     if check.violations:
         raise InvalidTask(check.violations)
-    return spec
+    return replace(spec, size=_size_of(spec.fields))
+
+
+def _size_of(value: object) -> int:
+    """The bytes of memory that a value of the kinds that JSON knows takes."""
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        size += sum([_size_of(key) + _size_of(item) for key, item in value.items()])
+    elif isinstance(value, list):
+        size += sum(map(_size_of, value))
+    return size
 
 
 def _more_fields(

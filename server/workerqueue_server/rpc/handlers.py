@@ -75,10 +75,20 @@ def unary(
     request_class: type[RequestT],
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """A unary RPC. The method answers with a message, or with the bytes of one."""
+    return unary_of_bytes(lambda data, context: method(decode(request_class, data), context))
+
+
+def unary_of_bytes(
+    method: Callable[[bytes, Context], Awaitable[Message | bytes]],
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """A unary RPC that decodes its request, so as to let go of it before it waits for a write.
+
+    The bytes themselves stay: gRPC keeps them until the call is answered.
+    """
 
     async def handle(data: bytes, context: Context) -> bytes:
         try:
-            answer = await method(decode(request_class, data), context)
+            answer = await method(data, context)
             return answer if isinstance(answer, bytes) else answer.SerializeToString()
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise

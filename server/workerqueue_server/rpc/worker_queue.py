@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
 
 import grpc
 
 from workerqueue.v1 import lease_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
-from workerqueue_server.queue.enqueue import EnqueueResult, NewTask
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, held_bytes
 from workerqueue_server.queue.errors import (
     BatchRefused,
     Draining,
@@ -23,17 +25,34 @@ from workerqueue_server.queue.errors import (
 )
 from workerqueue_server.queue.keyed import is_keyed
 from workerqueue_server.queue.leases import LeaseDesk
-from workerqueue_server.queue.quota import StreamQuota
+from workerqueue_server.queue.quota import CallQuota, StreamQuota
 from workerqueue_server.queue.scoped_desk import ScopedDesk
 from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_answers import EnqueueAnswers
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.frames import LeaseEncoder
-from workerqueue_server.rpc.handlers import Context, refuse_stream, stream, unary
+from workerqueue_server.rpc.handlers import (
+    Context,
+    decode,
+    refuse_stream,
+    stream,
+    unary_of_bytes,
+)
 from workerqueue_server.rpc.lease_stream import LeaseStream
 from workerqueue_server.rpc.scopes import Scopes
 from workerqueue_server.rpc.views import timestamp
+
+
+class _Batch(NamedTuple):
+    """An EnqueueBatchRequest, read."""
+
+    size: int
+    tasks: list[NewTask]
+    # By place; the others are in ``tasks``, in order.
+    refused: dict[int, QueueError]
+    all_or_nothing: bool
+    include_tasks: bool
 
 
 class WorkerQueueService:
@@ -51,6 +70,7 @@ class WorkerQueueService:
         self._encoder = LeaseEncoder()
         self._streams: set[LeaseStream] = set()
         self._quota = StreamQuota(each=streams_per_principal)
+        self._calls = CallQuota()
         self._draining: float | None = None
         self._no_streams = asyncio.Event()
         self._no_streams.set()
@@ -61,20 +81,21 @@ class WorkerQueueService:
         return grpc.method_handlers_generic_handler(
             service.full_name,
             {
-                "Enqueue": unary(self.enqueue, worker_queue_pb2.EnqueueRequest),
-                "EnqueueBatch": unary(self.enqueue_batch, worker_queue_pb2.EnqueueBatchRequest),
+                "Enqueue": unary_of_bytes(self.enqueue),
+                "EnqueueBatch": unary_of_bytes(self.enqueue_batch),
                 "Lease": stream(self.lease),
-                "Ack": unary(self.ack, lease_pb2.AckRequest),
-                "Nack": unary(self.nack, lease_pb2.NackRequest),
-                "Heartbeat": unary(self.heartbeat, lease_pb2.HeartbeatRequest),
+                "Ack": unary_of_bytes(self.ack),
+                "Nack": unary_of_bytes(self.nack),
+                "Heartbeat": unary_of_bytes(self.heartbeat),
             },
         )
 
-    async def enqueue(self, request: worker_queue_pb2.EnqueueRequest, context: Context) -> bytes:
+    async def enqueue(self, data: bytes, context: Context) -> bytes:
         """Enqueue."""
-        task = self._reading()(request)
+        task = self._reading()(decode(worker_queue_pb2.EnqueueRequest, data))
         await self._scopes.check_job(task)
-        (result,) = await self._trace(context, [task], self._store)
+        store = partial(self._store, held=held_bytes([task], len(data)))
+        (result,) = await self._trace(context, [task], store)
         return await self._answers.one(task, result)
 
     def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest], NewTask]:
@@ -91,15 +112,15 @@ class WorkerQueueService:
         return read
 
     async def _store(
-        self, tasks: Sequence[NewTask], *, all_or_nothing: bool = False
+        self, tasks: Sequence[NewTask], *, held: int, all_or_nothing: bool = False
     ) -> Sequence[EnqueueResult]:
-        """Stores the tasks of one request in one transaction."""
+        """Stores the tasks of one request, which holds so many bytes, in one transaction."""
         if any(map(is_keyed, tasks)):
             stored: Sequence[EnqueueResult] = await self._engine.keyed.enqueue(
-                tasks, all_or_nothing=all_or_nothing
+                tasks, held, all_or_nothing=all_or_nothing
             )
         else:
-            stored = await self._engine.enqueuer.enqueue(tasks)
+            stored = await self._engine.enqueuer.enqueue(tasks, held)
         return await self._scopes.hide_foreign(tasks, stored)
 
     async def _trace(
@@ -116,14 +137,33 @@ class WorkerQueueService:
         call = {name: value for name, value in metadata if isinstance(value, str)}
         return await tracing.enqueue(tasks, call, store)
 
-    async def enqueue_batch(
-        self, request: worker_queue_pb2.EnqueueBatchRequest, context: Context
-    ) -> bytes:
+    async def enqueue_batch(self, data: bytes, context: Context) -> bytes:
         """EnqueueBatch."""
-        if not 1 <= len(request.tasks) <= bounds.BATCH_TASKS:
-            raise TooLarge(
-                "tasks", f"a batch has 1 to {bounds.BATCH_TASKS} tasks, not {len(request.tasks)}"
+        batch = self._read_batch(data)
+        tasks = await self._scopes.check_jobs(batch.size, batch.tasks, batch.refused)
+        refused = batch.refused
+        if refused and batch.all_or_nothing:
+            first = min(refused)
+            for place in range(batch.size):
+                refused.setdefault(place, BatchRefused(first))
+            tasks = []
+        results: Sequence[EnqueueResult] = ()
+        if tasks:
+            store = partial(
+                self._store,
+                held=held_bytes(tasks, len(data)),
+                all_or_nothing=batch.all_or_nothing,
             )
+            results = await self._trace(context, tasks, store)
+        return await self._answers.many(
+            batch.size, tasks, results, refused, include_tasks=batch.include_tasks
+        )
+
+    def _read_batch(self, data: bytes) -> _Batch:
+        request = decode(worker_queue_pb2.EnqueueBatchRequest, data)
+        size = len(request.tasks)
+        if not 1 <= size <= bounds.BATCH_TASKS:
+            raise TooLarge("tasks", f"a batch has 1 to {bounds.BATCH_TASKS} tasks, not {size}")
         read = self._reading()
         tasks: list[NewTask] = []
         refused: dict[int, QueueError] = {}
@@ -132,22 +172,7 @@ class WorkerQueueService:
                 tasks.append(read(item))
             except Refused as error:
                 refused[place] = error
-        tasks = await self._scopes.check_jobs(len(request.tasks), tasks, refused)
-        if refused and request.all_or_nothing:
-            first = min(refused)
-            for place in range(len(request.tasks)):
-                refused.setdefault(place, BatchRefused(first))
-            tasks = []
-        results: Sequence[EnqueueResult] = ()
-        if tasks:
-            results = await self._trace(
-                context,
-                tasks,
-                lambda traced: self._store(traced, all_or_nothing=request.all_or_nothing),
-            )
-        return await self._answers.many(
-            len(request.tasks), tasks, results, refused, include_tasks=request.include_tasks
-        )
+        return _Batch(size, tasks, refused, request.all_or_nothing, request.include_tasks)
 
     async def lease(self, context: Context) -> None:
         """Lease."""
@@ -174,25 +199,29 @@ class WorkerQueueService:
     def _desk(self) -> LeaseDesk | ScopedDesk:
         return self._engine.desk_of(current_principal())
 
-    async def ack(self, request: lease_pb2.AckRequest, _: Context) -> lease_pb2.AckResponse:
+    async def ack(self, data: bytes, _: Context) -> lease_pb2.AckResponse:
         """Ack."""
-        (alive,) = await self._desk().finish([read_ack(request)])
+        item = read_ack(decode(lease_pb2.AckRequest, data))
+        with self._calls.call():
+            (alive,) = await self._desk().finish([item])
         if not alive:
             raise LeaseLost
         return lease_pb2.AckResponse()
 
-    async def nack(self, request: lease_pb2.NackRequest, _: Context) -> lease_pb2.NackResponse:
+    async def nack(self, data: bytes, _: Context) -> lease_pb2.NackResponse:
         """Nack."""
-        (alive,) = await self._desk().take_back([read_nack(request)])
+        item = read_nack(decode(lease_pb2.NackRequest, data))
+        with self._calls.call():
+            (alive,) = await self._desk().take_back([item])
         if not alive:
             raise LeaseLost
         return lease_pb2.NackResponse()
 
-    async def heartbeat(
-        self, request: lease_pb2.HeartbeatRequest, _: Context
-    ) -> lease_pb2.HeartbeatResponse:
+    async def heartbeat(self, data: bytes, _: Context) -> lease_pb2.HeartbeatResponse:
         """Heartbeat."""
-        (expires_at,) = await self._desk().heartbeat([read_heartbeat(request)])
+        item = read_heartbeat(decode(lease_pb2.HeartbeatRequest, data))
+        with self._calls.call():
+            (expires_at,) = await self._desk().heartbeat([item])
         if expires_at is None:
             raise LeaseLost
         return lease_pb2.HeartbeatResponse(lease_expires_at=timestamp(expires_at))

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from workerqueue_server.queue.errors import Overloaded
-from workerqueue_server.queue.quota import StreamQuota
+from workerqueue_server.queue.quota import CallQuota, StreamQuota
 
 
 def test_one_principal_cannot_take_the_others_places() -> None:
@@ -39,3 +39,14 @@ def test_a_stream_that_fails_gives_its_place_back() -> None:
     for _ in range(3):
         with pytest.raises(ValueError, match="broken"), quota.stream("a"):
             raise ValueError("broken")
+
+
+def test_calls_are_counted_while_they_wait() -> None:
+    quota = CallQuota(total=2)
+    with quota.call():
+        with quota.call(), pytest.raises(Overloaded), quota.call():
+            pass
+        with pytest.raises(ValueError, match="broken"), quota.call():
+            raise ValueError("broken")
+        with quota.call():
+            pass
