@@ -132,7 +132,9 @@ BATCH_WAITING = _gauge(
     "batch.waiting", "{item}", "Items that wait for the next transaction.", "batch"
 )
 STREAMS = _gauge("streams", "{stream}", "Lease streams on this server.")
-WINDOW = _gauge("worker.window", "{task}", "How many tasks a worker's streams may hold now.", "worker")
+WINDOW = _gauge(
+    "worker.window", "{task}", "How many tasks a worker's streams may hold now.", "worker"
+)
 HELD = _gauge("worker.held", "{task}", "How many leases a worker's streams hold.", "worker")
 POOL = _gauge(
     "pool.connections",
