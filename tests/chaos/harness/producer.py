@@ -37,7 +37,7 @@ _MONTH = seconds(30 * 86_400)
 _RETENTION = policy_pb2.RetentionPolicy(
     succeeded=_MONTH, dead=_MONTH, cancelled=_MONTH, expired=_MONTH
 )
-_RETRY = policy_pb2.RetryPolicy(
+RETRY = policy_pb2.RetryPolicy(
     initial_backoff=seconds(0.05), multiplier=2, max_backoff=seconds(1), jitter=0.5
 )
 
@@ -94,7 +94,7 @@ class Producer:
             max_attempts=pick.choice((1, 3, 10, 10)),
             concurrency_key=key,
             concurrency_limit=key_limit,
-            retry=_RETRY,
+            retry=RETRY,
             retention=_RETENTION,
         )
         if pick.random() < 0.1:

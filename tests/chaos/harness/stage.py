@@ -26,7 +26,15 @@ from tests.chaos.harness import observer
 from tests.chaos.harness.faulty import VARIABLE
 from tests.chaos.harness.history import Recorder
 from tests.chaos.harness.processes import REPOSITORY, Actor, FakeClock, SmallDisk, Standby
-from tests.chaos.harness.producer import EACH, EACH_LIMIT, NARROW, NARROW_LIMIT, QUEUES, TICKS
+from tests.chaos.harness.producer import (
+    EACH,
+    EACH_LIMIT,
+    NARROW,
+    NARROW_LIMIT,
+    QUEUES,
+    RETRY,
+    TICKS,
+)
 from tests.chaos.harness.proxy import Proxy
 from tests.postgres import PostgresCluster, available_majors
 from tests.servers import ServerProcess
@@ -163,7 +171,7 @@ class Stage:
         schedule = schedule_pb2.Schedule(
             schedule_id=TICKS,
             cron=f"*/{observer.TICK_SECONDS} * * * * *",
-            task=request(queue=TICKS, max_attempts=10, retention=retention),
+            task=request(queue=TICKS, max_attempts=10, retry=RETRY, retention=retention),
             catch_up=schedule_pb2.CATCH_UP_POLICY_ALL,
             catch_up_limit=1_000,
             overlap=schedule_pb2.OVERLAP_POLICY_ALLOW,
