@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
@@ -14,12 +15,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection
 
 from tests.integration.admin.toolkit import DEAD, RETRYING, SUCCEEDED, Admin
 from tests.postgres import Database, PostgresCluster
 from tests.servers import ServerProcess
+from tests.sql import Inspector
 from tests.toolkit import Api, connected, eventually, request, seconds
 from workerqueue.tasks.v1 import tasks_pb2
+from workerqueue.v1 import schedule_pb2
 from workerqueue_server.store import migrator
 from workerqueue_server.store.errors import StoreError
 from workerqueue_server.store.migrator import Migration, load_migrations, migrate
@@ -145,6 +149,64 @@ async def _stream(one: Api, other: Api) -> None:
         got = await worker.task()
         assert got.task_id == task.task_id
         await worker.acked(got.lease_token)
+
+
+async def test_ticks_of_both_versions_make_one_task_each(previous: str, database: Database) -> None:
+    """Whichever creates a schedule, both make its ticks; and each goes on without the other."""
+    with (
+        ServerProcess(database.dsn, name="new server") as new,
+        old_server(database, previous) as old,
+    ):
+        for server in (new, old):
+            async with connected(server.address) as api:
+                for number in range(10):
+                    schedule = schedule_pb2.Schedule(
+                        schedule_id=f"{server.name} {number}".replace(" ", "-"),
+                        cron="* * * * * *",
+                        task=request(queue="ticks"),
+                        catch_up=schedule_pb2.CATCH_UP_POLICY_ALL,
+                        catch_up_limit=1000,
+                        overlap=schedule_pb2.OVERLAP_POLICY_ALLOW,
+                    )
+                    await Admin(api).stub.CreateSchedule(
+                        schedule_pb2.CreateScheduleRequest(schedule=schedule)
+                    )
+        async with await AsyncConnection.connect(database.dsn, autocommit=True) as connection:
+            sql = Inspector(connection)
+            await _more_ticks(sql, 4)
+            assert await asyncio.to_thread(new.stop) == 0
+            await _more_ticks(sql, 2)
+            new.launch()
+            await asyncio.to_thread(new.wait_until_serving)
+            assert await asyncio.to_thread(old.stop) == 0
+            await _more_ticks(sql, 2)
+            await sql.rows("update workerqueue.schedules set paused = true")
+            counted = await sql.rows(_TICKS)
+    assert len(counted) == 20
+    for row in counted:
+        assert row["tasks"] == row["different"] == row["ticks"] >= 8, row
+
+
+_TICKS = """
+    select s.schedule_id, count(*) as tasks, count(distinct t.metadata ->> 'workerqueue.tick')
+             as different,
+           -- From the first full second after its creation to its last tick.
+           extract(epoch from s.last_tick - date_trunc('second', s.created_at))::int as ticks
+      from workerqueue.schedules s
+      join workerqueue.tasks t on t.metadata ->> 'workerqueue.schedule' = s.schedule_id
+     group by s.schedule_id
+"""
+
+
+async def _more_ticks(sql: Inspector, count: int) -> None:
+    """Waits until all schedules have made the ticks of so many more seconds."""
+    until = await sql.value("select clock_timestamp() + make_interval(secs => %s)", count)
+
+    async def made() -> bool:
+        query = "select min(last_tick) >= %s::timestamptz from workerqueue.schedules"
+        return bool(await sql.value(query, until))
+
+    await eventually(made, f"{count} seconds more of ticks")
 
 
 _SCHEMA = """
