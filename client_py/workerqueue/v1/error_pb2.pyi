@@ -23,6 +23,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_BATCH_REFUSED: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_KEY_BUSY: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_MANY_LANES: _ClassVar[ErrorReason]
     ERROR_REASON_QUEUE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_SCHEDULE_NOT_FOUND: _ClassVar[ErrorReason]
     ERROR_REASON_SCHEDULE_EXISTS: _ClassVar[ErrorReason]
@@ -51,6 +52,7 @@ ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_BATCH_REFUSED: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_KEY_BUSY: ErrorReason
+ERROR_REASON_TOO_MANY_LANES: ErrorReason
 ERROR_REASON_QUEUE_NOT_FOUND: ErrorReason
 ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason
 ERROR_REASON_SCHEDULE_EXISTS: ErrorReason

@@ -81,6 +81,7 @@ async def run_server(
             read_task,
             listen_dsn=settings.listen_dsn,
             in_flight_per_principal=settings.max_in_flight_per_token,
+            max_lanes=settings.max_lanes,
         )
         start_telemetry(settings, engine, stack)
         await engine.start()

@@ -173,6 +173,13 @@ class Settings(BaseSettings):
         metavar="NUMBER",
         ge=1,
     )
+    max_lanes: int = _setting(
+        bounds.LANES,
+        "Combinations of queue, kind and priority up to which producers may add new ones by naming "
+        "them, 1 or more. Beyond it a task that needs another is refused; what is there stays.",
+        metavar="NUMBER",
+        ge=1,
+    )
     tls_cert: _ExistingFile | None = _setting(
         None,
         "The server's certificate chain, PEM, and with it TLS. Read again when it changes.",

@@ -54,6 +54,9 @@ ANSWER_CALLS = 4_000
 # A healthy database stores a batch in milliseconds. Beyond this the callers' deadlines pass anyway.
 ENQUEUE_WAIT_SECONDS = 5.0
 
+# Each lane costs every server about a kilobyte and a probe of the index a second.
+LANES = 10_000
+
 # An error travels in HTTP/2 trailers, of which clients refuse more than 16 KiB (and from 8 KiB on
 # by chance), and then the caller learns nothing at all. The message travels twice: percent-encoded,
 # which makes up to three bytes of one, and beside the details in base64, which makes four of three:
@@ -100,6 +103,7 @@ REASONS = {
     "TASK_BYTES": "Each task of a waiting batch counts so much beside it",
     "ANSWER_CALLS": "Acks, nacks and heartbeats that wait as calls, not in a stream's frame",
     "ENQUEUE_WAIT_SECONDS": "How long the oldest may have waited when another is taken in",
+    "LANES": "Combinations of queue, kind and priority: each is looked at once a second",
     "PRIORITY": "Larger runs first",
     "MAX_ATTEMPTS": "Each is kept in the task's history",
     "CONCURRENCY_LIMIT": "Tasks of one concurrency key at a time",

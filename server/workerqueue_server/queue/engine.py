@@ -63,6 +63,7 @@ class Engine:
         *,
         listen_dsn: str | None = None,
         in_flight_per_principal: int = bounds.IN_FLIGHT_PER_PRINCIPAL,
+        max_lanes: int = bounds.LANES,
     ) -> None:
         """``read_task`` checks the requests that schedules hold, as if somebody sent them."""
         self.server_id = f"server-{uuid.uuid4().hex[:12]}"
@@ -78,7 +79,7 @@ class Engine:
         self.wakeups.touched = self.watcher.touched
         self.wakeups.on_changed = self.watcher.changed_elsewhere
         self.wakeups.on_watched = self.watcher.note_interest
-        self.lanes = LaneTable(self.store)
+        self.lanes = LaneTable(self.store, max_lanes)
         self.queue_admin = QueueAdmin(self.reads, self.wakeups, catalog.queues)
         self.statistics = Statistics(self.reads)
         self.task_admin = TaskAdmin(

@@ -161,6 +161,20 @@ class KeyConflict(Refused):
     reason = "KEY_CONFLICT"
 
 
+class TooManyLanes(Refused):
+    """A queue, kind and priority that never met before, and there are enough that did."""
+
+    reason = "TOO_MANY_LANES"
+
+    def __init__(self, bound: int, queue: str) -> None:
+        super().__init__(
+            f"there are {bound} combinations of queue, kind and priority already, and this server "
+            "makes no more (its setting max_lanes); for tasks that must not run side by side use a "
+            "concurrency key, not a queue each",
+            queue=queue,
+        )
+
+
 class ProtocolViolation(Refused):
     """Frames that the stream's protocol does not allow."""
 

@@ -13,6 +13,7 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from workerqueue_server.queue import bounds
@@ -45,6 +46,8 @@ _SETTLE_BATCH = 1_000
 _FORGET_SECONDS = 30.0
 _FORGET_BATCH = 5_000
 _RETRY_SECONDS = 1.0
+# What is to be settled or admitted soon; the rest is found by the care that needs no telling.
+_MAX_SOON = 100_000
 _NO_ID = bytes(16)
 
 _OUTCOMES = {
@@ -241,13 +244,13 @@ class KeyedCare:
 
     def settle_soon(self, behind: Iterable[bytes]) -> None:
         """Successors of these tasks were stored."""
-        self._behind.update(behind)
+        self._behind.update(islice(behind, max(0, _MAX_SOON - len(self._behind))))
         if self._behind:
             self._work.set()
 
     def admit_soon(self, keys: Iterable[str]) -> None:
         """Tasks that wait for these concurrency keys were stored, and nobody admitted for them."""
-        self._keys.update(keys)
+        self._keys.update(islice(keys, max(0, _MAX_SOON - len(self._keys))))
         if self._keys:
             self._work.set()
 

@@ -140,7 +140,10 @@ class TaskAdmin:
         if record["state"] not in LIVE_STATES - {"leased"}:
             raise self._not_waiting(task_id, record)
         if priority is not None and priority != record["priority"]:
-            await self.lanes.ids([(record["queue"], record["kind"], priority)])
+            name = (record["queue"], record["kind"], priority)
+            for error in self.lanes.admit([name]).values():
+                raise error
+            await self.lanes.ids([name])
             woken = await self.store.set_priority(task_id, priority)
             if woken is None:
                 raise self._not_waiting(task_id, await self._record(task_id))

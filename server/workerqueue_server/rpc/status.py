@@ -28,6 +28,7 @@ _CODES: dict[type[errors.QueueError], int] = {
     errors.ScheduleFromFile: code_pb2.FAILED_PRECONDITION,
     errors.WrongState: code_pb2.FAILED_PRECONDITION,
     errors.KeyConflict: code_pb2.ALREADY_EXISTS,
+    errors.TooManyLanes: code_pb2.FAILED_PRECONDITION,
     errors.ProtocolViolation: code_pb2.FAILED_PRECONDITION,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.RoleMissing: code_pb2.PERMISSION_DENIED,

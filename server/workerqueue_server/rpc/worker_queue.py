@@ -13,7 +13,7 @@ import grpc
 from workerqueue.v1 import lease_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
-from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, held_bytes
+from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Spec, held_bytes
 from workerqueue_server.queue.errors import (
     BatchRefused,
     Draining,
@@ -24,6 +24,7 @@ from workerqueue_server.queue.errors import (
     TooLarge,
 )
 from workerqueue_server.queue.keyed import is_keyed
+from workerqueue_server.queue.lanes import LaneName
 from workerqueue_server.queue.leases import LeaseDesk
 from workerqueue_server.queue.quota import CallQuota, StreamQuota
 from workerqueue_server.queue.scoped_desk import ScopedDesk
@@ -42,6 +43,10 @@ from workerqueue_server.rpc.handlers import (
 from workerqueue_server.rpc.lease_stream import LeaseStream
 from workerqueue_server.rpc.scopes import Scopes
 from workerqueue_server.rpc.views import timestamp
+
+
+def _lane_name(spec: Spec) -> LaneName:
+    return spec.queue, spec.kind, spec.priority
 
 
 class _Batch(NamedTuple):
@@ -93,6 +98,8 @@ class WorkerQueueService:
     async def enqueue(self, data: bytes, context: Context) -> bytes:
         """Enqueue."""
         task = self._reading()(decode(worker_queue_pb2.EnqueueRequest, data))
+        for problem in self._engine.lanes.admit([_lane_name(task.spec)]).values():
+            raise problem
         await self._scopes.check_job(task)
         store = partial(self._store, held=held_bytes([task], len(data)))
         (result,) = await self._trace(context, [task], store)
@@ -172,7 +179,26 @@ class WorkerQueueService:
                 tasks.append(read(item))
             except Refused as error:
                 refused[place] = error
+        tasks = self._refuse_lanes(size, tasks, refused)
         return _Batch(size, tasks, refused, request.all_or_nothing, request.include_tasks)
+
+    def _refuse_lanes(
+        self, size: int, tasks: list[NewTask], refused: dict[int, QueueError]
+    ) -> list[NewTask]:
+        """The tasks but those that would make a lane too many, which are added to ``refused``."""
+        specs = dict.fromkeys([task.spec for task in tasks])
+        problems = self._engine.lanes.admit(dict.fromkeys(map(_lane_name, specs)))
+        if not problems:
+            return tasks
+        left = []
+        places = [place for place in range(size) if place not in refused]
+        for place, task in zip(places, tasks, strict=True):
+            problem = problems.get(_lane_name(task.spec))
+            if problem is None:
+                left.append(task)
+            else:
+                refused[place] = problem
+        return left
 
     async def lease(self, context: Context) -> None:
         """Lease."""

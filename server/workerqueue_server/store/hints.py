@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 _LANES_PER_HINT = 200
 _TOKENS_PER_HINT = 100
 _TASKS_PER_HINT = 200
+# While hints cannot be sent, no more than this is kept of each sort; the rest is as if it was lost.
+_MAX_KEPT = 50_000
 _RECONNECT_SECONDS = 1.0
 _PRESENCE_SECONDS = 1.0
 
@@ -70,13 +73,13 @@ class HintSender:
 
     def ended(self, leases: Iterable[tuple[bytes, int]]) -> None:
         """These leases (token, reason) ended without their worker."""
-        self._ended.update((token.hex(), reason) for token, reason in leases)
+        _keep(self._ended, leases)
         if self._ended:
             self._waiting.set()
 
     def ran_out(self, leases: Iterable[tuple[bytes, int]]) -> None:
         """These leases (token, reason) ended by their clocks; ``ended`` is told of them, too."""
-        self._ran_out.update((token.hex(), reason) for token, reason in leases)
+        _keep(self._ran_out, leases)
 
     def due(self, in_ms: float) -> None:
         """A task is due that soon."""
@@ -86,13 +89,13 @@ class HintSender:
 
     def tasks(self, task_ids: Iterable[bytes]) -> None:
         """These tasks, which another server watches, changed."""
-        self._tasks.update(task_ids)
+        self._tasks.update(islice(task_ids, _MAX_KEPT - len(self._tasks)))
         if self._tasks:
             self._waiting.set()
 
     def watched(self, task_ids: Iterable[bytes]) -> None:
         """This server wants to hear when these tasks change."""
-        self._watched.update(task_ids)
+        self._watched.update(islice(task_ids, _MAX_KEPT - len(self._watched)))
         if self._watched:
             self._waiting.set()
 
@@ -160,6 +163,11 @@ class HintSender:
         return [
             json.dumps({"from": self._server_id, **hint}, separators=(",", ":")) for hint in hints
         ]
+
+
+def _keep(kept: dict[str, int], leases: Iterable[tuple[bytes, int]]) -> None:
+    room = _MAX_KEPT - len(kept)
+    kept.update((token.hex(), reason) for token, reason in islice(leases, room))
 
 
 def _in_chunks(task_ids: Iterable[bytes]) -> Iterator[list[str]]:

@@ -18,6 +18,8 @@ FINAL_STATES = frozenset({"succeeded", "dead", "cancelled", "expired"})
 
 _POOL_SIZE = 4
 _WAIT_SECONDS = 5.0
+# Each is a call that waits; beyond it calls are answered UNAVAILABLE at once.
+_MAX_WAITING = 1_000
 _ATTEMPTS = 5
 
 
@@ -49,6 +51,7 @@ class ReadStore:
             max_size=_POOL_SIZE,
             open=False,
             timeout=_WAIT_SECONDS,
+            max_waiting=_MAX_WAITING,
             configure=_configure,
             check=AsyncConnectionPool.check_connection,
             kwargs={"application_name": "workerqueue read", "row_factory": dict_row},
