@@ -270,8 +270,7 @@ async def test_leases_that_live_do_not_hide_those_that_ended(
     assert len(await api.take(queue)) == 1
     # As if all of them had been due for a look all the time, moved on by heartbeats since.
     await sql.rows(
-        "update workerqueue.tasks set expiry_check_at = started_at where id = any (%s::uuid[])",
-        alive,
+        "update workerqueue.lease_checks set check_at = '-infinity' where ids && %s::uuid[]", alive
     )
     await eventually(lambda: _is(sql, lost.task_id, "dead"), "the lost lease is found")
     (attempt,) = await sql.attempts(lost.task_id)

@@ -209,6 +209,25 @@ async def _more_ticks(sql: Inspector, count: int) -> None:
     await eventually(made, f"{count} seconds more of ticks")
 
 
+async def test_leases_from_before_a_migration_end_by_their_clocks(
+    previous: str, database: Database
+) -> None:
+    """The former release granted them; they are watched as before."""
+    with old_server(database, previous) as old:
+        async with connected(old.address) as api:
+            ids = await api.ids([request(queue="held", max_attempts=1)] * 150)
+            assert len(await api.take("held", 150, lease_duration=5)) == 150
+            with ServerProcess(database.dsn, name="new server") as new:
+                async with connected(new.address) as new_api:
+                    admin = Admin(new_api)
+                    for task_id in (ids[0], ids[-1]):
+
+                        async def lost(task_id: str = task_id) -> bool:
+                            return await admin.state(task_id) == DEAD
+
+                        await eventually(lost, "the lease ends")
+
+
 _SCHEMA = """
     with mine as (
       select c.oid, c.relname, c.relkind, c.reloptions

@@ -29,7 +29,11 @@ from workerqueue_server.queue import canonical
 from workerqueue_server.queue.catalog import Catalog
 
 CATALOG = Catalog.load({"everything.binpb": everything()})
-OWN = {"id", "position", "created_at", "run_at", "expire_at", "payload", "args", "lane_id"}
+OWN = {"id", "position", "created_at", "run_at", "expire_at", "payload", "args", "lane_id"} | {
+    # Follow from others.
+    "phase",
+    "unstarted_until",
+}
 
 
 class Both(NamedTuple):

@@ -212,4 +212,6 @@ async def test_a_subscription_without_queues_and_kinds_takes_everything(
             return {task.task_id for task in worker.received} >= set(ids)
 
         await eventually(arrived, "tasks of queues that are new arrive")
-        await worker.acked(*(task.lease_token for task in worker.received))
+        # Others are of earlier tests, and some of these have short leases.
+        own = [task.lease_token for task in worker.received if task.task_id in ids]
+        await worker.acked(*own)

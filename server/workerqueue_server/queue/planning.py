@@ -13,7 +13,13 @@ from itertools import chain
 
 from workerqueue_server.queue.quota import Allowance
 from workerqueue_server.queue.sessions import Session, SessionBook
-from workerqueue_server.store.records import GrantRequest, Lane, QueueLimits
+from workerqueue_server.store.records import (
+    GrantRequest,
+    Lane,
+    LanePlace,
+    QueueLimits,
+    SweptLane,
+)
 
 # One statement's work is bounded, so that no stream waits long for the others' share.
 _MAX_TASKS = 4_096
@@ -28,13 +34,15 @@ GroupKey = tuple[frozenset[str], frozenset[str], int | None]
 class LaneState:
     """What this server believes about a lane."""
 
-    __slots__ = ("average_bytes", "cursor", "groups", "lane", "ready", "wakes")
+    __slots__ = ("average_bytes", "cursor", "groups", "lane", "ready", "sweep_start", "wakes")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         # Everything up to this position has been read.
         self.cursor = 0
-        # Whether there may be tasks behind the cursor.
+        # Where the next sweep begins to look for what was missed behind the cursor.
+        self.sweep_start = 0
+        # Whether there may be tasks after the cursor.
         self.ready = False
         # Counts wake-ups, so that a round can tell whether one came while it was under way.
         self.wakes = 0
@@ -53,11 +61,25 @@ class LaneState:
                 group.ready[self.lane.lane_id] = self
 
     def rest(self) -> None:
-        """Nothing is available behind the cursor."""
+        """Nothing is available after the cursor."""
         if self.ready:
             self.ready = False
             for group in self.groups:
                 group.ready.pop(self.lane.lane_id, None)
+
+    def swept(self, found: SweptLane, wakes: int) -> None:
+        """A sweep looked at the lane, from where the cursor was after so many wake-ups.
+
+        It may move the cursor on only if none came since: the task of a wake-up may lie between.
+        """
+        self.sweep_start = found.next_start
+        if found.behind is not None:
+            self.wake(found.behind)
+        if found.ahead is not None:
+            # What a grant has read in the meantime is no news.
+            self.wake(max(found.ahead, self.cursor + 1))
+        elif found.passed is not None and self.wakes == wakes:
+            self.cursor = max(self.cursor, found.passed)
 
     def read(self, position: int, count: int, payload_bytes: int) -> None:
         """So many tasks up to this position were granted."""
@@ -149,6 +171,13 @@ class Planner:
             if next(iter(group.sessions.values())).takes(lane):
                 _attach(group, state)
         state.wake(1)
+
+    def places(self) -> list[LanePlace]:
+        """How far each lane has been read, for a sweep."""
+        return [
+            LanePlace(lane_id, state.cursor, state.sweep_start)
+            for lane_id, state in self.lanes.items()
+        ]
 
     def set_limits(self, limits: dict[str, QueueLimits]) -> None:
         """Takes the queues' limits as just read; wakes those that were eased."""

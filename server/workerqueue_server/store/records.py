@@ -157,8 +157,22 @@ class QueueLimits(NamedTuple):
     paused: bool
 
 
+class LanePlace(NamedTuple):
+    """How far a server has read a lane, and where its next look behind that begins."""
+
+    lane_id: int
+    cursor: int
+    start: int
+
+
 class SweptLane(NamedTuple):
-    """A lane and the first available position in it."""
+    """What a bounded look at a lane found; see sweep_lanes."""
 
     lane: Lane
-    first_position: int | None
+    # The first available position after the cursor.
+    ahead: int | None
+    # How far the look came that found nothing there, if there is more to look at.
+    passed: int | None
+    # The first available position up to the cursor.
+    behind: int | None
+    next_start: int

@@ -11,13 +11,14 @@ from workerqueue_server.store.binary import (
     TextArray,
     UuidArray,
 )
-from workerqueue_server.store.link import Link, Parameters, Row
+from workerqueue_server.store.link import Link, Parameters
 from workerqueue_server.store.records import (
     Answered,
     Expired,
     GrantRequest,
     GrantRun,
     Lane,
+    LanePlace,
     LiveLease,
     NewTasks,
     Prolongation,
@@ -231,9 +232,21 @@ class TaskStore:
         )[0]
         return last_key, woken(lanes, positions)
 
-    async def sweep_lanes(self) -> list[SweptLane]:
-        """All lanes with the first available position in each."""
-        return [_swept(row) for row in await self._care.fetch("sweep_lanes")]
+    async def sweep_lanes(self, places: Sequence[LanePlace], limit: int) -> list[SweptLane]:
+        """Looks at so many tasks of each lane in front of its cursor, and at so many behind it.
+
+        All lanes that there are; those without a place are read from their start.
+        """
+        rows = await self._care.fetch(
+            "sweep_lanes",
+            {
+                "lanes": IntArray([place.lane_id for place in places]),
+                "cursors": [place.cursor for place in places],
+                "starts": [place.start for place in places],
+                "limit": limit,
+            },
+        )
+        return [SweptLane(Lane(*row[:4]), *row[4:]) for row in rows]
 
     async def queue_limits(self) -> dict[str, QueueLimits]:
         """Queues that limit or pause."""
@@ -268,8 +281,3 @@ class TaskStore:
 
 def _places(lost: Sequence[int] | None) -> frozenset[int]:
     return frozenset(place - 1 for place in lost or ())
-
-
-def _swept(row: Row) -> SweptLane:
-    lane_id, queue, kind, priority, first_position = row
-    return SweptLane(Lane(lane_id, queue, kind, priority), first_position)

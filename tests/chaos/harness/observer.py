@@ -39,6 +39,12 @@ _OVER: LiteralString = f"""
      union all
     select format('task %s is there %s times', h.id, count(*))
       from workerqueue.history h join workerqueue.tasks t using (id) group by h.id
+     union all
+    select format('%s leases that no check watches', count(*))
+      from workerqueue.tasks t
+     where t.state = 'leased'
+       and t.lease_id not in (select w.lease_id from workerqueue.leased_tasks w)
+    having count(*) > 0
 """
 _FINISHED: LiteralString = """
     select h.id::text, h.state::text from workerqueue.history h

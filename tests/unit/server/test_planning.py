@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from workerqueue_server.queue.access import ANYBODY, Principal
 from workerqueue_server.queue.planning import Planner, Request
 from workerqueue_server.queue.sessions import EndReason, Holding, Session, SessionBook
-from workerqueue_server.store.records import GrantRun, Lane, QueueLimits
+from workerqueue_server.store.records import GrantRun, Lane, LanePlace, QueueLimits, SweptLane
 
 
 class Deaf:
@@ -149,6 +149,39 @@ def test_the_cursor_follows_what_was_read_and_goes_back_for_what_appears_behind_
     assert state.cursor == 50
     state.wake(20)
     assert state.cursor == 19
+
+
+def swept(ahead: int | None, passed: int | None, behind: int | None, start: int) -> SweptLane:
+    return SweptLane(Lane(1, "q", "k", 0), ahead, passed, behind, start)
+
+
+def test_a_sweep_moves_the_cursor_past_leases_but_not_past_what_is_announced_meanwhile() -> None:
+    table = Table()
+    state = table.planner.lanes[table.lane("q")]
+    state.read(50, 10, 0)
+    state.swept(swept(None, 90, None, 0), state.wakes)
+    assert state.cursor == 90
+    wakes = state.wakes
+    # Available since the sweep looked there.
+    state.wake(120)
+    state.swept(swept(None, 150, None, 0), wakes)
+    assert (state.cursor, state.ready) == (90, True)
+
+
+def test_a_sweep_wakes_what_was_missed_and_goes_on_where_it_ended() -> None:
+    table = Table()
+    state = table.planner.lanes[table.lane("q")]
+    state.read(50, 10, 0)
+    state.rest()
+    state.swept(swept(None, None, None, 30), state.wakes)
+    assert (state.ready, table.planner.places()) == (False, [LanePlace(1, 50, 30)])
+    state.swept(swept(None, None, 40, 30), state.wakes)
+    assert (state.ready, state.cursor) == (True, 39)
+    # What a sweep saw in front of the cursor may have been granted since.
+    state.read(80, 10, 0)
+    state.rest()
+    state.swept(swept(70, None, None, 0), state.wakes)
+    assert (state.ready, state.cursor) == (True, 80)
 
 
 def test_a_failed_round_leaves_its_streams_waiting() -> None:
