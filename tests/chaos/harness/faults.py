@@ -1,25 +1,20 @@
-"""What is done to processes, clocks, the disk and the database: one small class per fault.
-
-A fault strikes, holds, and heals; when `run` returns, all is as before. What it picks comes from
-the generator it is given, so a seed repeats it.
-"""
+"""What is done to processes, clocks, the disk and the database: one small class per fault."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import psycopg
 
-from tests.chaos.harness.processes import Actor
+from tests.chaos.harness.fault import Blow, Fault, until
+from tests.chaos.harness.processes import Actor, FakeClock
 from tests.chaos.harness.stage import DATABASE, Seat, Stage
 
-_POLL_SECONDS = 0.1
 _POINT_SECONDS = 15.0
 _START_SECONDS = 90.0
 _STARTS = 10
@@ -33,71 +28,190 @@ STATEMENTS = (
 METHODS = ("enqueue", "enqueue_batch", "ack", "nack")
 
 
-class Fault(ABC):
-    """Something that goes wrong."""
+class OnWorker(Blow[Actor]):
+    """Strikes a worker."""
 
-    name: ClassVar[str]
-
-    @staticmethod
-    def unavailable(stage: Stage) -> str | None:
-        """Why it cannot be done on this stage; None: it can."""
-        return None
-
-    @abstractmethod
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Strikes, holds and heals. False: nothing to strike, nothing was done."""
+    def claimed(self, stage: Stage, pick: Random) -> AbstractAsyncContextManager[Actor | None]:
+        """Any worker."""
+        return stage.claimed(stage.workers, pick)
 
 
-class Freezable(Protocol):
-    """A process that can stand still."""
+class OnServer(Blow[Seat]):
+    """Strikes a server."""
 
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
+    def claimed(self, stage: Stage, pick: Random) -> AbstractAsyncContextManager[Seat | None]:
+        """Any server, with its seat."""
+        return claimed_seat(stage, pick)
 
 
-class KillWorker(Fault):
+class OnPostgres(Blow[str]):
+    """Strikes PostgreSQL."""
+
+    def claimed(self, stage: Stage, pick: Random) -> AbstractAsyncContextManager[str | None]:
+        """It, unless somebody else has it."""
+        return stage.claimed(["postgres"], pick)
+
+
+class KillWorker(OnWorker):
     """SIGKILL to a worker; it comes back a while later."""
 
     name = "kill worker"
+    seconds = (0, 3)
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Kills one or all."""
-        async with stage.claimed(stage.workers, pick) as worker:
-            return worker is not None and await _kill_actor(worker, pick)
+    async def strike(self, stage: Stage, target: Actor, pick: Random) -> None:
+        """Kills it."""
+        await asyncio.to_thread(target.kill)
+
+    async def heal(self, stage: Stage, target: Actor) -> None:
+        """Starts it again."""
+        target.launch()
 
 
-class KillProducer(Fault):
+class KillProducer(KillWorker):
     """SIGKILL to a producer, whose calls under way nobody will repeat."""
 
     name = "kill producer"
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Kills one."""
-        async with stage.claimed(stage.producers, pick) as producer:
-            return producer is not None and await _kill_actor(producer, pick)
+    def claimed(self, stage: Stage, pick: Random) -> AbstractAsyncContextManager[Actor | None]:
+        """Any producer."""
+        return stage.claimed(stage.producers, pick)
 
 
-async def _kill_actor(actor: Actor, pick: Random) -> bool:
-    await asyncio.to_thread(actor.kill)
-    await asyncio.sleep(pick.uniform(0, 3))
-    actor.launch()
-    return True
-
-
-class KillServer(Fault):
+class KillServer(OnServer):
     """SIGKILL to a server."""
 
     name = "kill server"
+    seconds = (0, 3)
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Kills one."""
-        async with _claimed_seat(stage, pick) as seat:
-            if seat is None:
-                return False
-            await asyncio.to_thread(seat.server.kill)
-            await asyncio.sleep(pick.uniform(0, 3))
-            await _start(seat)
-        return True
+    async def strike(self, stage: Stage, target: Seat, pick: Random) -> None:
+        """Kills it."""
+        await asyncio.to_thread(target.server.kill)
+
+    async def heal(self, stage: Stage, target: Seat) -> None:
+        """Starts it again."""
+        await _start(target)
+
+
+class FreezeWorker(OnWorker):
+    """SIGSTOP to a worker for longer than a lease."""
+
+    name = "freeze worker"
+    seconds = (0.5, 3)
+    past_lease = True
+
+    async def strike(self, stage: Stage, target: Actor, pick: Random) -> None:
+        """Stops it."""
+        target.freeze()
+
+    async def heal(self, stage: Stage, target: Actor) -> None:
+        """Lets it go on."""
+        target.thaw()
+
+
+class FreezeServer(OnServer):
+    """SIGSTOP to a server for longer than a lease."""
+
+    name = "freeze server"
+    seconds = (0.5, 3)
+    past_lease = True
+
+    async def strike(self, stage: Stage, target: Seat, pick: Random) -> None:
+        """Stops it."""
+        target.server.freeze()
+
+    async def heal(self, stage: Stage, target: Seat) -> None:
+        """Lets it go on."""
+        target.server.thaw()
+
+
+class FreezePostgres(OnPostgres):
+    """SIGSTOP to every process of PostgreSQL for longer than a lease."""
+
+    name = "freeze postgres"
+    seconds = (0.5, 3)
+    past_lease = True
+
+    async def strike(self, stage: Stage, target: str, pick: Random) -> None:
+        """Stops them."""
+        await asyncio.to_thread(stage.cluster.freeze)
+
+    async def heal(self, stage: Stage, target: str) -> None:
+        """Lets them go on."""
+        await asyncio.to_thread(stage.cluster.thaw)
+
+
+class KillPostgres(OnPostgres):
+    """SIGKILL to every process of PostgreSQL; it recovers from its log."""
+
+    name = "kill postgres"
+    seconds = (0, 3)
+
+    async def strike(self, stage: Stage, target: str, pick: Random) -> None:
+        """Kills them."""
+        await asyncio.to_thread(stage.cluster.kill)
+
+    async def heal(self, stage: Stage, target: str) -> None:
+        """Starts it."""
+        await _start_postgres(stage)
+
+
+class RestartPostgres(KillPostgres):
+    """An operator restarts PostgreSQL."""
+
+    name = "restart postgres"
+    seconds = (0, 1)
+
+    async def strike(self, stage: Stage, target: str, pick: Random) -> None:
+        """Stops it as an operator does."""
+        await asyncio.to_thread(stage.cluster.stop, "fast")
+
+
+class FillDisk(OnPostgres):
+    """No room for tables nor for the log; PostgreSQL may stop, and then an operator starts it."""
+
+    name = "full disk"
+    seconds = (3, 8)
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs a small disk."""
+        return None if stage.disk is not None else "no small disk"
+
+    async def strike(self, stage: Stage, target: str, pick: Random) -> None:
+        """Fills it."""
+        assert stage.disk is not None
+        await asyncio.to_thread(stage.disk.fill)
+
+    async def heal(self, stage: Stage, target: str) -> None:
+        """Empties it."""
+        assert stage.disk is not None
+        await asyncio.to_thread(stage.disk.empty)
+        if await until(lambda: not stage.cluster.running, 2):
+            await _start_postgres(stage)
+
+
+class JumpServerClock(Blow[FakeClock]):
+    """A server's clock is hours off, and comes back."""
+
+    name = "server clock jumps"
+    seconds = (3, 8)
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs fake clocks."""
+        return None if stage.clock is not None else "no fake clocks"
+
+    def claimed(self, stage: Stage, pick: Random) -> AbstractAsyncContextManager[FakeClock | None]:
+        """Any server's clock."""
+        return stage.claimed([seat.clock for seat in stage.seats if seat.clock], pick)
+
+    async def strike(self, stage: Stage, target: FakeClock, pick: Random) -> None:
+        """Sets it off."""
+        target.set(pick.choice((-7_200, -30, 30, 7_200, 90_000)))
+
+    async def heal(self, stage: Stage, target: FakeClock) -> None:
+        """Sets it back."""
+        target.set(0)
 
 
 class KillServerAtPoint(Fault):
@@ -112,7 +226,7 @@ class KillServerAtPoint(Fault):
             [f"{when} commit of {name}" for name in STATEMENTS for when in ("before", "after")]
             + [f"before the answer to {name}" for name in METHODS]
         )
-        async with _claimed_seat(stage, pick) as seat:
+        async with claimed_seat(stage, pick) as seat:
             if seat is None:
                 return False
             order = {"point": point, "action": self.action, "skip": pick.randrange(5)}
@@ -167,87 +281,6 @@ class RollingRestart(Fault):
                     stage.note(seat.server.name, "ended by itself", code, "after SIGTERM")
                 await asyncio.to_thread(seat.server.kill)
                 await _start(seat)
-        return True
-
-
-class FreezeWorker(Fault):
-    """SIGSTOP to a worker for longer than a lease."""
-
-    name = "freeze worker"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Freezes one."""
-        async with stage.claimed(stage.workers, pick) as worker:
-            return worker is not None and await _freeze(worker, stage, pick)
-
-
-class FreezeServer(Fault):
-    """SIGSTOP to a server for longer than a lease."""
-
-    name = "freeze server"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Freezes one."""
-        async with _claimed_seat(stage, pick) as seat:
-            return seat is not None and await _freeze(seat.server, stage, pick)
-
-
-async def _freeze(process: Freezable, stage: Stage, pick: Random) -> bool:
-    process.freeze()
-    try:
-        await asyncio.sleep(stage.scale.lease_seconds + pick.uniform(0.5, 3))
-    finally:
-        process.thaw()
-    return True
-
-
-class FreezePostgres(Fault):
-    """SIGSTOP to every process of PostgreSQL for longer than a lease."""
-
-    name = "freeze postgres"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Freezes it."""
-        async with stage.claimed(["postgres"], pick) as free:
-            if free is None:
-                return False
-            await asyncio.to_thread(stage.cluster.freeze)
-            try:
-                await asyncio.sleep(stage.scale.lease_seconds + pick.uniform(0.5, 3))
-            finally:
-                await asyncio.to_thread(stage.cluster.thaw)
-        return True
-
-
-class KillPostgres(Fault):
-    """SIGKILL to every process of PostgreSQL; it recovers from its log."""
-
-    name = "kill postgres"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Kills and starts it."""
-        async with stage.claimed(["postgres"], pick) as free:
-            if free is None:
-                return False
-            await asyncio.to_thread(stage.cluster.kill)
-            await asyncio.sleep(pick.uniform(0, 3))
-            await _start_postgres(stage)
-        return True
-
-
-class RestartPostgres(Fault):
-    """An operator restarts PostgreSQL."""
-
-    name = "restart postgres"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Stops and starts it."""
-        async with stage.claimed(["postgres"], pick) as free:
-            if free is None:
-                return False
-            await asyncio.to_thread(stage.cluster.stop, "fast")
-            await asyncio.sleep(pick.uniform(0, 1))
-            await _start_postgres(stage)
         return True
 
 
@@ -332,51 +365,6 @@ class LoseNotify(Fault):
         return bool(free)
 
 
-class FillDisk(Fault):
-    """No room for tables nor for the log; PostgreSQL may stop, and then an operator starts it."""
-
-    name = "full disk"
-
-    @staticmethod
-    def unavailable(stage: Stage) -> str | None:
-        """Needs a small disk."""
-        return None if stage.disk is not None else "no small disk"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Fills and empties it."""
-        async with stage.claimed(["postgres"], pick) as free:
-            if free is None or stage.disk is None:
-                return False
-            await asyncio.to_thread(stage.disk.fill)
-            try:
-                await asyncio.sleep(pick.uniform(3, 8))
-            finally:
-                await asyncio.to_thread(stage.disk.empty)
-            if await until(lambda: not stage.cluster.running, 2):
-                await _start_postgres(stage)
-        return True
-
-
-class JumpServerClock(Fault):
-    """A server's clock is hours off, and comes back."""
-
-    name = "server clock jumps"
-
-    @staticmethod
-    def unavailable(stage: Stage) -> str | None:
-        """Needs fake clocks."""
-        return None if stage.clock is not None else "no fake clocks"
-
-    async def run(self, stage: Stage, pick: Random) -> bool:
-        """Sets it off and back."""
-        clock = pick.choice(stage.seats).clock
-        assert clock is not None
-        clock.set(pick.choice((-7_200, -30, 30, 7_200, 90_000)))
-        await asyncio.sleep(pick.uniform(3, 8))
-        clock.set(0)
-        return True
-
-
 class JumpDatabaseClock(Fault):
     """The database's clock is set forward for good, or back for a while."""
 
@@ -412,25 +400,16 @@ def arm(seat: Seat, order: dict[str, object]) -> None:
     partial.replace(seat.point)
 
 
-def _claimed_seat(stage: Stage, pick: Random) -> _ClaimedSeat:
-    return _ClaimedSeat(stage, pick)
-
-
-class _ClaimedSeat(AsyncExitStack):
+@asynccontextmanager
+async def claimed_seat(stage: Stage, pick: Random) -> AsyncIterator[Seat | None]:
     """A seat and its server, for one fault at a time."""
-
-    def __init__(self, stage: Stage, pick: Random) -> None:
-        super().__init__()
-        self._stage = stage
-        self._pick = pick
-
-    async def __aenter__(self) -> Seat | None:  # type: ignore[override]
-        await super().__aenter__()
-        seat = await self.enter_async_context(self._stage.claimed(self._stage.seats, self._pick))
-        if seat is not None:
-            # The watcher of processes must not take what a fault does for the server's own doing.
-            await self.enter_async_context(self._stage.claimed([seat.server], self._pick))
-        return seat
+    async with stage.claimed(stage.seats, pick) as seat:
+        if seat is None:
+            yield None
+            return
+        # The watcher of processes must not take what a fault does for the server's own doing.
+        async with stage.claimed([seat.server], pick):
+            yield seat
 
 
 async def _start(seat: Seat) -> None:
@@ -455,13 +434,3 @@ async def _start_postgres(stage: Stage) -> None:
         else:
             return
     await asyncio.to_thread(stage.cluster.start)
-
-
-async def until(probe: Callable[[], bool], limit: float) -> bool:
-    """Whether the probe came true within so many seconds."""
-    deadline = asyncio.get_running_loop().time() + limit
-    while not probe():
-        if asyncio.get_running_loop().time() > deadline:
-            return False
-        await asyncio.sleep(_POLL_SECONDS)
-    return True

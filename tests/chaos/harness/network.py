@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from abc import abstractmethod
+from contextlib import AbstractAsyncContextManager
 from random import Random
 
-from tests.chaos.harness.faults import Fault, until
+from tests.chaos.harness.fault import Blow, Fault, until
 from tests.chaos.harness.processes import Actor
 from tests.chaos.harness.proxy import BOTH, Direction, Proxy
 from tests.chaos.harness.stage import Stage
@@ -19,83 +19,75 @@ def _directions(pick: Random) -> tuple[Direction, ...]:
     return pick.choice((BOTH, (Direction.TO_SERVER,), (Direction.TO_CLIENT,)))
 
 
-@asynccontextmanager
-async def _proxy(stage: Stage, pick: Random) -> AsyncIterator[Proxy | None]:
-    """A proxy of any pair, that behaves again at the end."""
-    async with stage.claimed([p for seat in stage.seats for p in seat.proxies], pick) as proxy:
-        if proxy is None:
-            yield None
-            return
-        stage.recorder.write("fault", fault=proxy.name, phase="between")
-        try:
-            yield proxy
-        finally:
-            proxy.heal()
+class OnProxy(Blow[Proxy]):
+    """Strikes the connections of a pair, whichever it is."""
+
+    def claimed(self, stage: Stage, pick: Random) -> AbstractAsyncContextManager[Proxy | None]:
+        """Any pair's proxy."""
+        return stage.claimed([p for seat in stage.seats for p in seat.proxies], pick)
+
+    async def strike(self, stage: Stage, target: Proxy, pick: Random) -> None:
+        """Does it, and writes down between whom."""
+        stage.recorder.write("fault", fault=target.name, phase="between")
+        await self.spoil(target, pick)
+
+    @abstractmethod
+    async def spoil(self, proxy: Proxy, pick: Random) -> None:
+        """Does it."""
+
+    async def heal(self, stage: Stage, target: Proxy) -> None:
+        """Lets everything pass."""
+        target.heal()
 
 
-class Cut(Fault):
+class Cut(OnProxy):
     """Connections of a pair are reset, and for a while each new one, too."""
 
     name = "cut"
+    seconds = (0, 3)
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
+    async def spoil(self, proxy: Proxy, pick: Random) -> None:
         """Cuts several times, or refuses."""
-        async with _proxy(stage, pick) as proxy:
-            if proxy is None:
-                return False
-            if pick.random() < 0.5:
-                proxy.refuse()
-                await asyncio.sleep(pick.uniform(1, 5))
-            else:
-                for _ in range(pick.randint(1, 10)):
-                    proxy.cut()
-                    await asyncio.sleep(pick.uniform(0, 0.5))
-        return True
+        if pick.random() < 0.5:
+            proxy.refuse()
+            return
+        for _ in range(pick.randint(1, 10)):
+            proxy.cut()
+            await asyncio.sleep(pick.uniform(0, 0.5))
 
 
-class Delay(Fault):
+class Delay(OnProxy):
     """Bytes between a pair are late, in one direction or both."""
 
     name = "delay"
+    seconds = (3, 8)
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
+    async def spoil(self, proxy: Proxy, pick: Random) -> None:
         """Delays."""
-        async with _proxy(stage, pick) as proxy:
-            if proxy is None:
-                return False
-            proxy.delay(pick.choice((0.01, 0.1, 0.5, 2)), _directions(pick))
-            await asyncio.sleep(pick.uniform(3, 8))
-        return True
+        proxy.delay(pick.choice((0.01, 0.1, 0.5, 2)), _directions(pick))
 
 
-class Truncate(Fault):
+class Truncate(OnProxy):
     """Connections end in the middle of a message."""
 
     name = "truncate"
+    seconds = (2, 6)
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
+    async def spoil(self, proxy: Proxy, pick: Random) -> None:
         """Truncates each connection after some bytes."""
-        async with _proxy(stage, pick) as proxy:
-            if proxy is None:
-                return False
-            proxy.truncate(pick.choice((1, 10, 100, 1_000, 10_000)), _directions(pick))
-            await asyncio.sleep(pick.uniform(2, 6))
-        return True
+        proxy.truncate(pick.choice((1, 10, 100, 1_000, 10_000)), _directions(pick))
 
 
-class BlackHole(Fault):
+class BlackHole(OnProxy):
     """Connections stay open and nothing arrives, in one direction or both, past the lease."""
 
     name = "black hole"
+    seconds = (1, 15)
+    past_lease = True
 
-    async def run(self, stage: Stage, pick: Random) -> bool:
+    async def spoil(self, proxy: Proxy, pick: Random) -> None:
         """Swallows."""
-        async with _proxy(stage, pick) as proxy:
-            if proxy is None:
-                return False
-            proxy.swallow(_directions(pick))
-            await asyncio.sleep(stage.scale.lease_seconds + pick.uniform(1, 15))
-        return True
+        proxy.swallow(_directions(pick))
 
 
 class Hostile(Fault):

@@ -23,14 +23,14 @@ from random import Random
 
 from tests.chaos.harness import faults, network
 from tests.chaos.harness.checker import Invariant, Truth, Violation, check
-from tests.chaos.harness.faults import Fault
+from tests.chaos.harness.fault import Fault
 from tests.chaos.harness.history import read_history
 from tests.chaos.harness.observer import read_truth
 from tests.chaos.harness.processes import FakeClock, SmallDisk
 from tests.chaos.harness.report import EpisodeReport, Totals, measure
 from tests.chaos.harness.stage import DATABASE, Scale, Stage
 
-FAULTS: dict[type[faults.Fault], int] = {
+FAULTS: dict[type[Fault], int] = {
     faults.KillWorker: 2,
     faults.KillProducer: 1,
     faults.KillServer: 2,
@@ -118,7 +118,7 @@ async def _strike(stage: Stage, plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + plan.seconds
     offered = [kind for kind in plan.faults if kind.unavailable(stage) is None]
-    deck: list[type[faults.Fault]] = []
+    deck: list[type[Fault]] = []
     if plan.opening is not None:
         await _run(stage, plan.opening(), Random(pick.getrandbits(64)), 1)
     while loop.time() < end:
@@ -134,7 +134,7 @@ async def _strike(stage: Stage, plan: Plan) -> None:
         await asyncio.sleep(pick.uniform(1, 5))
 
 
-async def _run(stage: Stage, fault: faults.Fault, pick: Random, at_once: int) -> None:
+async def _run(stage: Stage, fault: Fault, pick: Random, at_once: int) -> None:
     stage.recorder.write("fault", fault=fault.name, phase="begin", at_once=at_once)
     struck = await fault.run(stage, pick)
     phase = "healed" if struck else "not struck"
@@ -146,7 +146,7 @@ async def run(
     minutes: float,
     keep: Path | None,
     only: int | None,
-    chosen: Sequence[type[faults.Fault]] = tuple(FAULTS),
+    chosen: Sequence[type[Fault]] = tuple(FAULTS),
     figures: Path | None = None,
 ) -> Totals:
     """Episodes until the time is up (one at least); prints each one's report."""
