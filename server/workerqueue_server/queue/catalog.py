@@ -7,7 +7,7 @@ sets given at start. Nothing here names a kind.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -24,6 +24,7 @@ from google.rpc import error_details_pb2
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import error_pb2, policy_pb2, worker_queue_admin_pb2, worker_queue_pb2
 from workerqueue_server.queue import bounds, canonical
+from workerqueue_server.queue.batch_parser import BatchParser
 from workerqueue_server.queue.errors import InvalidTask, TooLarge, UnknownKind, Violation
 from workerqueue_server.queue.key_template import KeyTemplate, TemplateError, compile_template
 from workerqueue_server.queue.policy import Checker, Policy, read_policy
@@ -95,6 +96,7 @@ class Catalog:
         self.queues: dict[str, QueueDeclaration] = {}
         self._by_type: dict[str, Kind] = {}
         self._validator = protovalidate.Validator()
+        self._batches = BatchParser(pool, self._validator)
         for file in self.files:
             for message in _messages(file.message_types_by_name.values()):
                 self._add_message(message)
@@ -123,11 +125,15 @@ class Catalog:
 
     def by_type_url(self, type_url: str, field: str) -> Kind:
         """The kind whose payload has that type. Raises UnknownKind, blaming the request's field."""
-        type_name = type_url.rpartition("/")[2]
-        kind = self._by_type.get(type_name)
+        kind = self.find(type_url)
         if kind is None:
+            type_name = type_url.rpartition("/")[2]
             raise UnknownKind(field, type_name, self._nearest(type_name, self._by_type))
         return kind
+
+    def find(self, type_url: str) -> Kind | None:
+        """The kind whose payload has that type, if there is one."""
+        return self._by_type.get(type_url.rpartition("/")[2])
 
     def parse(self, kind: Kind, data: bytes, field: str) -> Message:
         """The payload from its bytes, validated. Raises InvalidTask."""
@@ -139,6 +145,10 @@ class Catalog:
             ) from error
         self.validate(payload, field)
         return payload
+
+    def parse_all(self, kind: Kind, data: Sequence[bytes]) -> Sequence[Message] | None:
+        """Many payloads from their bytes, validated; None if any of them is to be refused."""
+        return self._batches.parse(kind.message_class, data)
 
     def parse_json(self, kind: Kind, args: Mapping[str, Any], field: str) -> Message:
         """The payload from its JSON form, validated. Raises InvalidTask."""

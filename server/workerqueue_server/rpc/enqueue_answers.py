@@ -13,8 +13,9 @@ from workerqueue_server.queue.catalog import Catalog
 from workerqueue_server.queue.enqueue import EnqueueResult, NewTask, Outcome, Spec
 from workerqueue_server.queue.errors import QueueError
 from workerqueue_server.queue.keyed import is_keyed
+from workerqueue_server.queue.varint import varint
 from workerqueue_server.rpc.bounded_cache import BoundedCache
-from workerqueue_server.rpc.frames import batch_results, uuid_text, varint
+from workerqueue_server.rpc.frames import batch_results, uuid_text
 from workerqueue_server.rpc.status import status_of
 from workerqueue_server.rpc.views import enqueue_outcome, stored_task, task_view
 from workerqueue_server.store.reads import ReadStore

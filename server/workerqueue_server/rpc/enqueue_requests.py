@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,7 +34,13 @@ _TWO_KEYS = (
 )
 
 
-class _Payload(NamedTuple):
+# Payloads up to this size are read together: for larger ones the calls do not matter.
+_SMALL_BYTES = 4_096
+
+
+class Payload(NamedTuple):
+    """A payload that has been parsed and validated."""
+
     kind: Kind
     message: Message
     data: bytes
@@ -50,9 +57,37 @@ class EnqueueReader:
         # The same for options that say nothing of one task alone: no key, no uniqueness.
         self._plain: BoundedCache[tuple[str, bytes], Spec] = BoundedCache()
 
-    def read(self, request: worker_queue_pb2.EnqueueRequest) -> NewTask:
-        """The task. Raises InvalidTask, UnknownKind or TooLarge."""
-        payload = self._payload(request)
+    def read_payloads(
+        self, requests: Sequence[worker_queue_pb2.EnqueueRequest]
+    ) -> dict[int, Payload]:
+        """Payloads of a batch, by place, that can be read together. The others are left to read."""
+        groups: dict[str, list[tuple[int, bytes]]] = {}
+        for place, request in enumerate(requests):
+            # Without a packed payload these are empty.
+            packed = request.payload
+            data = packed.value
+            if len(data) <= _SMALL_BYTES:
+                groups.setdefault(packed.type_url, []).append((place, data))
+        found: dict[int, Payload] = {}
+        for type_url, group in groups.items():
+            kind = self._catalog.find(type_url)
+            if kind is None or len(group) == 1:
+                continue
+            messages = self._catalog.parse_all(kind, [data for _, data in group])
+            if messages is None:
+                continue
+            for (place, data), message in zip(group, messages, strict=True):
+                found[place] = Payload(kind, message, data, "payload")
+        return found
+
+    def read(
+        self, request: worker_queue_pb2.EnqueueRequest, payload: Payload | None = None
+    ) -> NewTask:
+        """The task; its payload may have been read before.
+
+        Raises InvalidTask, UnknownKind or TooLarge.
+        """
+        payload = payload or self._payload(request)
         kind = payload.kind
         task_id = read_task_id(request.task_id) if request.task_id else None
         unique = None
@@ -78,7 +113,7 @@ class EnqueueReader:
         )
 
     def _read_options(
-        self, payload: _Payload, options: worker_queue_pb2.TaskOptions
+        self, payload: Payload, options: worker_queue_pb2.TaskOptions
     ) -> tuple[Spec, str | None, str | None, bytes | None]:
         """Spec, concurrency key, job key and unique key. Raises InvalidTask."""
         kind = payload.kind
@@ -121,14 +156,14 @@ class EnqueueReader:
             self._specs.keep(name, spec, len(name[1]) + spec.size)
         return spec
 
-    def _payload(self, request: worker_queue_pb2.EnqueueRequest) -> _Payload:
+    def _payload(self, request: worker_queue_pb2.EnqueueRequest) -> Payload:
         form = request.WhichOneof("payload_form")
         if form == "payload":
             packed = request.payload
             kind = self._catalog.by_type_url(packed.type_url, "payload.type_url")
             data = packed.value
             _check_size(len(data), "payload")
-            return _Payload(kind, self._catalog.parse(kind, data, "payload"), data, "payload")
+            return Payload(kind, self._catalog.parse(kind, data, "payload"), data, "payload")
         if form == "dynamic":
             kind = self._catalog.by_name(request.dynamic.kind, "dynamic.kind")
             try:
@@ -142,7 +177,7 @@ class EnqueueReader:
             message = self._catalog.parse_json(kind, args, "dynamic.args")
             data = message.SerializeToString()
             _check_size(len(data), "dynamic.args")
-            return _Payload(kind, message, data, "dynamic.args")
+            return Payload(kind, message, data, "dynamic.args")
         raise InvalidTask([Violation("payload", "is required: set payload or dynamic")])
 
 
@@ -161,7 +196,7 @@ def _check_size(size: int, field: str) -> None:
         )
 
 
-def _policy_key(payload: _Payload, template: KeyTemplate | None, name: str) -> str | None:
+def _policy_key(payload: Payload, template: KeyTemplate | None, name: str) -> str | None:
     if template is None:
         return None
     key = template.render(payload.message)

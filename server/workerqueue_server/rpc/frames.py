@@ -17,6 +17,7 @@ from google.rpc import status_pb2
 
 from workerqueue.v1 import lease_pb2
 from workerqueue_server.queue.catalog import Kind
+from workerqueue_server.queue.varint import varint
 from workerqueue_server.store.records import GrantRun, Lane
 
 # The token (tag, length and 24 bytes) and the id (tag, length and 36) of an entry.
@@ -30,25 +31,6 @@ _OK_TAIL = {
     lease_pb2.LEASE_OPERATION_NACK: b"\x10\x02",
     lease_pb2.LEASE_OPERATION_HEARTBEAT: b"\x10\x03",
 }
-
-
-def varint(number: int) -> bytes:
-    """A protobuf varint."""
-    if number < len(_VARINTS):
-        return _VARINTS[number]
-    return _varint(number)
-
-
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number >= 0x80:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-_VARINTS = [_varint(number) for number in range(0x800)]
 
 
 def plain_acks(data: bytes) -> list[bytes] | None:

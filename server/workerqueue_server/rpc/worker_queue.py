@@ -31,7 +31,7 @@ from workerqueue_server.queue.scoped_desk import ScopedDesk
 from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
 from workerqueue_server.rpc.enqueue_answers import EnqueueAnswers
-from workerqueue_server.rpc.enqueue_requests import EnqueueReader
+from workerqueue_server.rpc.enqueue_requests import EnqueueReader, Payload
 from workerqueue_server.rpc.frames import LeaseEncoder
 from workerqueue_server.rpc.handlers import (
     Context,
@@ -97,7 +97,7 @@ class WorkerQueueService:
 
     async def enqueue(self, data: bytes, context: Context) -> bytes:
         """Enqueue."""
-        task = self._reading()(decode(worker_queue_pb2.EnqueueRequest, data))
+        task = self._reading()(decode(worker_queue_pb2.EnqueueRequest, data), None)
         for problem in self._engine.lanes.admit([_lane_name(task.spec)]).values():
             raise problem
         await self._scopes.check_job(task)
@@ -105,14 +105,14 @@ class WorkerQueueService:
         (result,) = await self._trace(context, [task], store)
         return await self._answers.one(task, result)
 
-    def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest], NewTask]:
+    def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest, Payload | None], NewTask]:
         """Reads the requests of this call's principal; what it may not enqueue is refused."""
         principal = current_principal()
         if not principal.scope:
             return self._reader.read
 
-        def read(request: worker_queue_pb2.EnqueueRequest) -> NewTask:
-            task = self._reader.read(request)
+        def read(request: worker_queue_pb2.EnqueueRequest, payload: Payload | None) -> NewTask:
+            task = self._reader.read(request, payload)
             principal.check_new_task(task.spec.queue, task.spec.kind)
             return task
 
@@ -174,9 +174,10 @@ class WorkerQueueService:
         read = self._reading()
         tasks: list[NewTask] = []
         refused: dict[int, QueueError] = {}
+        payloads = self._reader.read_payloads(request.tasks)
         for place, item in enumerate(request.tasks):
             try:
-                tasks.append(read(item))
+                tasks.append(read(item, payloads.get(place)))
             except Refused as error:
                 refused[place] = error
         tasks = self._refuse_lanes(size, tasks, refused)
