@@ -161,7 +161,10 @@ class TokenBook:
             records = await self._store.load(chunk)
             for token_id in chunk:
                 if (entry := self._entries.get(token_id)) is not None:
+                    was_revoked = entry.revoked
                     entry.update(records.get(token_id))
+                    if entry.revoked and not was_revoked:
+                        _log.info("revoked: %s", entry.principal.label)
                     self._end_if_refused(entry)
 
     def _end_if_refused(self, entry: _Entry) -> None:
@@ -201,6 +204,7 @@ class TokenBook:
         entry = self._entries.get(record.token_id)
         if entry is None:
             entry = self._entries[record.token_id] = _Entry(record)
+            _log.info("first call here by %s", entry.principal.label)
             self._forget_oldest()
         return entry
 

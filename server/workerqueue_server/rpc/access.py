@@ -19,6 +19,7 @@ import grpc
 from workerqueue_server.queue.access import ANYBODY, NOBODY, Principal, Role
 from workerqueue_server.queue.errors import RoleMissing, TokenInvalid, TokenMissing
 from workerqueue_server.queue.tokens import TokenBook
+from workerqueue_server.rpc import calls
 from workerqueue_server.rpc.handlers import Context, abort, refusing
 from workerqueue_server.rpc.methods import OPEN, ROLES
 from workerqueue_server.rpc.status import status_of
@@ -91,6 +92,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 )
                 try:
                     await asyncio.wait((call, ended), return_when=asyncio.FIRST_COMPLETED)
+                    if ended.done():
+                        # Before the call is cancelled, which the caller did not do.
+                        calls.end("UNAUTHENTICATED")
                 finally:
                     # Also when the client went away; nobody else would stop it.
                     if not call.done():

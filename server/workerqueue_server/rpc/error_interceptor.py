@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 from google.protobuf.message import DecodeError
 
+from workerqueue_server.rpc import calls
 from workerqueue_server.rpc.handlers import Context, answering_errors, refusing
+from workerqueue_server.rpc.methods import ROLES
 from workerqueue_server.rpc.status import MalformedMessage, UnknownMethod
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     ) -> _Handler:
         """The handler to call."""
         name = str(handler_call_details.method)
+        calls.begin(name, known=name in ROLES)
         try:
             handler = await continuation(handler_call_details)
         except Exception as error:  # noqa: BLE001 - another interceptor's refusal or fault

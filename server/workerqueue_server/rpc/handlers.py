@@ -17,6 +17,7 @@ from google.rpc import status_pb2
 
 from workerqueue_server.queue import bounds
 from workerqueue_server.queue.errors import TooLarge
+from workerqueue_server.rpc import calls
 from workerqueue_server.rpc.status import MalformedMessage, status_of
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -40,6 +41,7 @@ def decode(message_class: type[RequestT], data: bytes) -> RequestT:
 
 async def abort(context: Context, status: status_pb2.Status) -> NoReturn:
     """Ends the call with a status and its details."""
+    calls.end(_CODES[status.code].name)
     await context.abort(
         _CODES[status.code],
         status.message,
@@ -53,7 +55,10 @@ async def answering_errors(context: Context) -> AsyncIterator[None]:
     """Ends the call with the status of whatever the block raises."""
     try:
         yield
+        calls.end("OK")
     except (asyncio.CancelledError, grpc.aio.AbortError):
+        # Where nothing else was said, the caller has left.
+        calls.end("CANCELLED")
         raise
     except Exception as error:  # noqa: BLE001 - the outermost layer
         await abort(context, status_of(error))
@@ -89,8 +94,10 @@ def unary_of_bytes(
     async def handle(data: bytes, context: Context) -> bytes:
         try:
             answer = await method(data, context)
+            calls.end("OK", is_unary=True)
             return answer if isinstance(answer, bytes) else answer.SerializeToString()
         except (asyncio.CancelledError, grpc.aio.AbortError):
+            calls.end("CANCELLED")
             raise
         except Exception as error:  # noqa: BLE001 - the outermost layer
             await abort(context, status_of(error))

@@ -14,8 +14,9 @@ from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.errors import InvalidTask, Violation
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.statistics import QueueFigures
+from workerqueue_server.rpc.audit import audited, audited_stream
 from workerqueue_server.rpc.frames import milliseconds
-from workerqueue_server.rpc.handlers import Context, server_stream, unary
+from workerqueue_server.rpc.handlers import Context, unary
 from workerqueue_server.rpc.pages import NamePages, read_page_size
 from workerqueue_server.rpc.task_admin import progress_view
 from workerqueue_server.rpc.views import timestamp
@@ -37,10 +38,10 @@ class QueueAdminMethods:
         return {
             "ListQueues": unary(self.list_queues, pb.ListQueuesRequest),
             "GetQueue": unary(self.get_queue, pb.GetQueueRequest),
-            "UpdateQueue": unary(self.update_queue, pb.UpdateQueueRequest),
-            "PauseQueue": unary(self.pause_queue, pb.PauseQueueRequest),
-            "ResumeQueue": unary(self.resume_queue, pb.ResumeQueueRequest),
-            "PurgeQueue": server_stream(self.purge_queue, pb.PurgeQueueRequest),
+            "UpdateQueue": audited(self.update_queue, pb.UpdateQueueRequest),
+            "PauseQueue": audited(self.pause_queue, pb.PauseQueueRequest),
+            "ResumeQueue": audited(self.resume_queue, pb.ResumeQueueRequest),
+            "PurgeQueue": audited_stream(self.purge_queue, pb.PurgeQueueRequest),
         }
 
     async def list_queues(self, request: pb.ListQueuesRequest, _: Context) -> pb.ListQueuesResponse:

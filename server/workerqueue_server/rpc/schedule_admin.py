@@ -17,6 +17,7 @@ from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.errors import InvalidTask, Violation
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.schedules import next_ticks
+from workerqueue_server.rpc.audit import audited
 from workerqueue_server.rpc.handlers import Context, unary
 from workerqueue_server.rpc.pages import make_page_token, read_page_size, read_page_token
 from workerqueue_server.rpc.task_ids import read_task_id
@@ -39,14 +40,14 @@ class ScheduleAdminMethods:
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """The methods' handlers by name."""
         return {
-            "CreateSchedule": unary(self.create_schedule, pb.CreateScheduleRequest),
-            "UpdateSchedule": unary(self.update_schedule, pb.UpdateScheduleRequest),
+            "CreateSchedule": audited(self.create_schedule, pb.CreateScheduleRequest),
+            "UpdateSchedule": audited(self.update_schedule, pb.UpdateScheduleRequest),
             "GetSchedule": unary(self.get_schedule, pb.GetScheduleRequest),
             "ListSchedules": unary(self.list_schedules, pb.ListSchedulesRequest),
-            "DeleteSchedule": unary(self.delete_schedule, pb.DeleteScheduleRequest),
-            "PauseSchedule": unary(self.pause_schedule, pb.PauseScheduleRequest),
-            "ResumeSchedule": unary(self.resume_schedule, pb.ResumeScheduleRequest),
-            "TriggerSchedule": unary(self.trigger_schedule, pb.TriggerScheduleRequest),
+            "DeleteSchedule": audited(self.delete_schedule, pb.DeleteScheduleRequest),
+            "PauseSchedule": audited(self.pause_schedule, pb.PauseScheduleRequest),
+            "ResumeSchedule": audited(self.resume_schedule, pb.ResumeScheduleRequest),
+            "TriggerSchedule": audited(self.trigger_schedule, pb.TriggerScheduleRequest),
         }
 
     async def create_schedule(

@@ -17,6 +17,7 @@ from workerqueue_server.queue.errors import InvalidTask, Violation
 from workerqueue_server.queue.policy import Checker
 from workerqueue_server.queue.task_admin import Progress
 from workerqueue_server.queue.why import why
+from workerqueue_server.rpc.audit import audited, audited_stream
 from workerqueue_server.rpc.handlers import Context, server_stream, unary
 from workerqueue_server.rpc.pages import make_page_token, read_page_size, read_page_token
 from workerqueue_server.rpc.scopes import Scopes, sees, task_not_found
@@ -44,15 +45,15 @@ class TaskAdminMethods:
             "GetTask": unary(self.get_task, pb.GetTaskRequest),
             "WatchTask": server_stream(self.watch_task, pb.WatchTaskRequest),
             "ListTasks": unary(self.list_tasks, pb.ListTasksRequest),
-            "CancelTask": unary(self.cancel_task, pb.CancelTaskRequest),
+            "CancelTask": audited(self.cancel_task, pb.CancelTaskRequest),
             "WhyTask": unary(self.why_task, pb.WhyTaskRequest),
-            "RetryTask": unary(self.retry_task, pb.RetryTaskRequest),
-            "RescheduleTask": unary(self.reschedule_task, pb.RescheduleTaskRequest),
-            "DeleteTask": unary(self.delete_task, pb.DeleteTaskRequest),
-            "RemoveByJobKey": unary(self.remove_by_job_key, pb.RemoveByJobKeyRequest),
-            "CancelTasks": server_stream(self.cancel_tasks, pb.CancelTasksRequest),
-            "RetryTasks": server_stream(self.retry_tasks, pb.RetryTasksRequest),
-            "DeleteTasks": server_stream(self.delete_tasks, pb.DeleteTasksRequest),
+            "RetryTask": audited(self.retry_task, pb.RetryTaskRequest),
+            "RescheduleTask": audited(self.reschedule_task, pb.RescheduleTaskRequest),
+            "DeleteTask": audited(self.delete_task, pb.DeleteTaskRequest),
+            "RemoveByJobKey": audited(self.remove_by_job_key, pb.RemoveByJobKeyRequest),
+            "CancelTasks": audited_stream(self.cancel_tasks, pb.CancelTasksRequest),
+            "RetryTasks": audited_stream(self.retry_tasks, pb.RetryTasksRequest),
+            "DeleteTasks": audited_stream(self.delete_tasks, pb.DeleteTasksRequest),
         }
 
     async def get_task(self, request: pb.GetTaskRequest, _: Context) -> pb.GetTaskResponse:

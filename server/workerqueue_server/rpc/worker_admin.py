@@ -12,6 +12,7 @@ from workerqueue_server.queue import bounds
 from workerqueue_server.queue.engine import Engine
 from workerqueue_server.queue.errors import InvalidTask
 from workerqueue_server.queue.policy import Checker
+from workerqueue_server.rpc.audit import audited
 from workerqueue_server.rpc.handlers import Context, unary
 from workerqueue_server.rpc.pages import NamePages, read_page_size
 from workerqueue_server.rpc.views import timestamp
@@ -35,8 +36,8 @@ class WorkerAdminMethods:
         """The methods' handlers by name."""
         return {
             "ListWorkers": unary(self.list_workers, pb.ListWorkersRequest),
-            "DrainWorker": unary(self.drain_worker, pb.DrainWorkerRequest),
-            "ResumeWorker": unary(self.resume_worker, pb.ResumeWorkerRequest),
+            "DrainWorker": audited(self.drain_worker, pb.DrainWorkerRequest),
+            "ResumeWorker": audited(self.resume_worker, pb.ResumeWorkerRequest),
         }
 
     async def list_workers(

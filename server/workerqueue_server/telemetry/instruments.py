@@ -144,6 +144,21 @@ POOL = _gauge(
 )
 POOL_WAITING = _gauge("pool.waiting", "{request}", "Reads that wait for a connection.")
 DATABASE = _gauge("database.up", "1", "1 while the database answers and takes writes, else 0.")
+CALLS = _counter(
+    "rpc.calls",
+    "{call}",
+    "Calls that ended, by method and status. A stream counts when it ends, CANCELLED if its caller "
+    "left; a method that the server does not know is other.",
+    *("method", "code"),
+)
+CALL_DURATION = _distribution(
+    "rpc.call.duration",
+    "s",
+    _FLUSH_SECONDS,
+    "From a unary call's arrival to its answer, for those that succeeded; waiting for the write is "
+    "part of it.",
+    "method",
+)
 LOOP_LAG = _distribution(
     "event_loop.lag",
     "s",

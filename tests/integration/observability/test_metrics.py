@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tests.scraping import Scrape, scrape
 from tests.toolkit import NACK, Api, eventually, refused, request, seconds
@@ -99,3 +100,38 @@ async def test_what_the_clocks_end_is_counted_by_the_server_that_ends_it(
             )
 
         await eventually(counted, "one timed out, one lost", limit=60)
+
+
+async def test_calls_are_counted_by_method_and_status(url: str, api: Api) -> None:
+    async def counted(scraped: Scrape, method: str, code: str) -> float:
+        return scraped.total("workerqueue_rpc_calls_total", method=method, code=code)
+
+    enqueue, lease = "workerqueue.v1.WorkerQueue/Enqueue", "workerqueue.v1.WorkerQueue/Lease"
+    before = await told(url)
+    await api.enqueue(queue="calls")
+    await refused(api.send(request(queue="calls", priority=100_000)))
+    await api.take("calls")
+    unknown: Any = api.channel.unary_unary("/no.such.Service/Method-canary")
+    await refused(unknown(b""))
+    async with api.worker("calls", worker_id="w-calls", window=1):
+        # Left open by its caller, who then goes.
+        pass
+
+    async def all_are_counted() -> bool:
+        after = await told(url)
+        grown = [
+            await counted(after, method, code) - await counted(before, method, code)
+            for method, code in (
+                (enqueue, "OK"),
+                (enqueue, "INVALID_ARGUMENT"),
+                (lease, "OK"),
+                (lease, "CANCELLED"),
+                ("other", "UNIMPLEMENTED"),
+            )
+        ]
+        assert "canary" not in str(after.series)
+        count = "workerqueue_rpc_call_duration_seconds_count"
+        timed = after.total(count, method=enqueue) - before.total(count, method=enqueue)
+        return all(grown) and timed == 1
+
+    await eventually(all_are_counted, "every call is counted")
