@@ -133,7 +133,7 @@ def _events(log: str, task_id: str) -> list[str]:
     """What was told of a task, in order."""
     events = []
     for line in log.splitlines():
-        if task_id not in line:
+        if task_id not in line or "changed by hand" in line:
             continue
         if line.startswith("{"):
             told = json.loads(line)
