@@ -21,9 +21,9 @@ AT_ONCE = policy_pb2.RetryPolicy(
     initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
 )
 WINDOW = 20
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 2.0
 # So a whole window of frames takes longer than a lease to read.
-READ_PAUSE_SECONDS = 0.1
+READ_PAUSE_SECONDS = 0.3
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ async def lost_by_attempt(sql: Inspector, worker: str) -> Counter[int]:
     return Counter(row["attempt"] for row in await sql.rows(query, worker))
 
 
-async def test_a_slow_reader_loses_no_more_than_its_first_windows(
+async def test_a_slow_reader_loses_little_more_than_its_first_window(
     api: Api, group: list[ServerProcess], sql: Inspector, tmp_path: Path
 ) -> None:
     slow = Actor(
@@ -72,7 +72,7 @@ async def test_a_slow_reader_loses_no_more_than_its_first_windows(
         tmp_path,
     )
     tasks = [
-        (await api.enqueue(queue="q", retry=AT_ONCE, max_attempts=100)).task_id for _ in range(120)
+        (await api.enqueue(queue="q", retry=AT_ONCE, max_attempts=100)).task_id for _ in range(60)
     ]
     slow.launch()
     try:
@@ -84,7 +84,7 @@ async def test_a_slow_reader_loses_no_more_than_its_first_windows(
     finally:
         slow.kill()
     lost = await lost_by_attempt(sql, "slow")
-    assert 0 < lost.total() <= 3 * WINDOW
+    assert lost.total() <= 2 * WINDOW
 
 
 async def test_a_frozen_worker_does_not_get_back_what_it_lost(

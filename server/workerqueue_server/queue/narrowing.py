@@ -6,12 +6,13 @@ other. Hence:
 
 Invariant (the narrowed window): once leases of a stream have run out, the stream holds at most as
 many as its worker was lately heard of in time. That number is halved, at most once for the leases
-of one round, when leases run out. It grows by one with each answer that comes within a quarter of
-the lease's duration after the grant and with each heartbeat within half of it, and by one a round
-with answers within half of it; once it reaches the worker's own window it is forgotten. A stream
-of which nothing was heard at all, or that lets even a lone lease run out, gets one lease after a
-pause that doubles from that lease's duration up to a minute; the first frame after a silence ends
-the pause.
+of one round, when leases run out, and then one lease is granted in a lease duration until one that
+was granted since is heard of: whatever waits unread has been read then. The number grows by one
+with each answer that comes within a quarter of the lease's duration after the grant and with each
+heartbeat within half of it, and by one a round with answers within half of it; once it reaches the
+worker's own window it is forgotten. A stream of which nothing was heard at all, or that lets even a
+lone lease run out, gets one lease after a pause that doubles from that lease's duration up to a
+minute; the first frame after a silence ends the pause.
 
 Why it settles: an answer is later the more waits unread before its task, and growing by one with
 each at most doubles what waits in the time that it waits. What is answered within a quarter of the
@@ -61,7 +62,7 @@ class Span(NamedTuple):
 class Narrowing:
     """What a stream may hold whose leases have run out."""
 
-    __slots__ = ("_bound", "_closed_until", "_last", "_narrowed_at", "_pause")
+    __slots__ = ("_bound", "_closed_until", "_last", "_narrowed_at", "_pause", "_trial_at")
 
     def __init__(self, window: int) -> None:
         # A whole number once it is used; in between it collects parts.
@@ -71,10 +72,24 @@ class Narrowing:
         self._narrowed_at = float("-inf")
         self._closed_until = float("-inf")
         self._pause = 0.0
+        # When the one lease may be granted by which the worker shows that it has read the others;
+        # None: it has.
+        self._trial_at: float | None = None
 
     def places(self, window: int, now: float) -> int:
         """How many leases the stream may hold, of those that its worker wants."""
         return 0 if now < self._closed_until else min(window, int(self._bound))
+
+    def room(self, room: int, reserved: int, now: float) -> int:
+        """How many of so many free places may be filled now, beside those that are reserved."""
+        if self._trial_at is None:
+            return room
+        return min(room, 1) if now >= self._trial_at and not reserved else 0
+
+    def granted(self, now: float) -> None:
+        """Leases were granted to the stream."""
+        if self._trial_at is not None and self._last is not None:
+            self._trial_at = now + self._last.seconds
 
     def ran_out(self, span: Span, held: int, silence: float, now: float) -> bool:
         """A lease ended by its clock, when the stream held so many and was silent for so long.
@@ -93,14 +108,22 @@ class Narrowing:
             self._bound = max(1.0, min(self._bound, held) // 2)
         else:
             return False
-        self._narrowed_at = now
+        self._narrowed_at = self._trial_at = now
         return True
 
-    def heard_in_time(self, *, soon: bool) -> None:
-        """The worker answered or prolonged a lease in time."""
-        self._bound += 1 if soon else 1 / self._bound
+    def heard_of(self, span: Span, now: float, *, is_over: bool) -> bool:
+        """The worker answered a lease, or prolonged it; whether that may make more room."""
+        if not span.is_in_time(now):
+            passed = self._trial_at is not None and span.granted_at >= self._narrowed_at
+            if passed:
+                self._trial_at = None
+            return passed
+        self._bound += 1 if not is_over or span.is_soon(now) else 1 / self._bound
         self._pause = 0.0
         self._closed_until = float("-inf")
+        if span.granted_at >= self._narrowed_at:
+            self._trial_at = None
+        return True
 
     def heard_after(self, silence: float) -> bool:
         """A frame arrived after so long; whether that ends a pause."""

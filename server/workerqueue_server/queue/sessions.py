@@ -109,7 +109,10 @@ class Session:
         """How many more tasks the stream's own window takes now."""
         if self.draining or self.suspended:
             return 0
-        return max(0, self.places - len(self.held) - self.reserved)
+        room = max(0, self.places - len(self.held) - self.reserved)
+        if self.narrowing is None:
+            return room
+        return self.narrowing.room(room, self.reserved, monotonic())
 
     @property
     def demand(self) -> int:
@@ -138,12 +141,12 @@ class Session:
     def heard_of(self, token: bytes, now: float, *, is_over: bool) -> bool:
         """An answer, or a heartbeat, for a held lease arrived; whether it may make more room."""
         span = self.held[token].span
-        if self.narrowing is None or span is None or not span.is_in_time(now):
+        if self.narrowing is None or span is None:
             return False
-        self.narrowing.heard_in_time(soon=not is_over or span.is_soon(now))
+        widened = self.narrowing.heard_of(span, now, is_over=is_over)
         if self.narrowing.is_over(self.window):
             self.narrowing = None
-        return True
+        return widened
 
     def ran_out(self, span: Span, now: float) -> bool:
         """Leases of the stream ended by their clocks, this one the last that was granted.
@@ -233,6 +236,8 @@ class SessionBook:
         if moved:
             self.drop(moved)
         session.held.update(dict.fromkeys(tokens, holding))
+        if session.narrowing is not None:
+            session.narrowing.granted(monotonic())
         if session.allowance is not None:
             session.allowance.taken += len(tokens)
         by_token.update(dict.fromkeys(tokens, session))
@@ -289,7 +294,9 @@ class SessionBook:
         now = monotonic()
         for token in tokens:
             session = self._by_token.get(token)
-            if session is not None and session.heard_of(token, now, is_over=True):
+            span = None if session is None else session.held[token].span
+            if session is not None and span is not None and span.is_in_time(now):
+                session.heard_of(token, now, is_over=True)
                 session.heard(now)
 
     def drop(self, tokens: Iterable[bytes]) -> Dropped:

@@ -80,10 +80,36 @@ def test_leases_of_one_round_halve_the_window_once(worker: Worker) -> None:
     chatter(worker, LEASE)
     assert worker.run_out(tokens[8:]) == WINDOW // 2
     assert worker.run_out(tokens[:8]) == WINDOW // 2
-    again = worker.take()
-    assert len(again) == WINDOW // 2
+    again = worker.take(WINDOW // 2)
     chatter(worker, LEASE)
     assert worker.run_out(again) == WINDOW // 4
+
+
+def test_one_lease_is_answered_before_more_are_granted(worker: Worker) -> None:
+    tokens = worker.take()
+    chatter(worker, LEASE)
+    worker.run_out(tokens)
+    trial = worker.take()
+    assert len(trial) == 1
+    assert worker.session.demand == 0
+    # However late: what waited before it has been read.
+    chatter(worker, LEASE * 0.7)
+    worker.answer(trial)
+    assert worker.session.demand == WINDOW // 2
+
+
+def test_a_trial_that_comes_to_nothing_is_repeated(worker: Worker) -> None:
+    tokens = worker.take()
+    chatter(worker, LEASE)
+    worker.run_out(tokens)
+    trial = worker.take()
+    # An operator cancels the task.
+    worker.table.book.drop(trial)
+    assert worker.session.demand == 0
+    chatter(worker, LEASE)
+    assert worker.session.demand == 1
+    worker.session.reserve(1)
+    assert worker.session.demand == 0
 
 
 def test_a_window_that_is_wider_than_what_is_held_is_cut_to_half_of_that(worker: Worker) -> None:
@@ -106,7 +132,7 @@ def test_answers_that_come_less_soon_add_a_place_a_round(worker: Worker) -> None
     tokens = worker.take()
     chatter(worker, LEASE)
     assert worker.run_out(tokens) == 8
-    tokens = worker.take()
+    tokens = worker.take(8)
     chatter(worker, LEASE * 0.4)
     assert worker.answer(tokens) == 8
     tokens = worker.take(2)
@@ -118,7 +144,7 @@ def test_heartbeats_that_come_as_they_should_add_places(worker: Worker) -> None:
     tokens = worker.take()
     chatter(worker, LEASE)
     assert worker.run_out(tokens) == 8
-    tokens = worker.take()
+    tokens = worker.take(8)
     chatter(worker, LEASE / 3)
     worker.table.book.heard(tokens, are_over=False)
     assert worker.session.narrowing is None
