@@ -26,6 +26,7 @@ from tests.postgres import (
     available_majors,
     prepare_account,
 )
+from tests.warm import WARM_STARTS
 
 _FOLDER = pytest.StashKey[str]()
 
@@ -143,6 +144,7 @@ def no_leftovers() -> Iterator[None]:
     """No process outlives the tests. Begins before every other fixture and ends after it."""
     with none_left():
         yield
+        WARM_STARTS.close()
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +165,14 @@ def postgres(postgres_major: int, cluster_pool: ClusterPool) -> PostgresCluster:
 def database(postgres: PostgresCluster) -> Iterator[Database]:
     """An empty database of the test's own, dropped afterwards."""
     database = postgres.create_database()
+    yield database
+    postgres.drop_database(database)
+
+
+@pytest.fixture
+def migrated(postgres: PostgresCluster) -> Iterator[Database]:
+    """A database of the test's own with the schema in it, dropped afterwards."""
+    database = postgres.create_migrated_database()
     yield database
     postgres.drop_database(database)
 

@@ -6,6 +6,7 @@ PostgreSQL packages where those are installed.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,11 +264,20 @@ class PostgresCluster:
         self._databases += 1
         name = f"test_{self._databases}"
         self._administer(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            # Without fsync, files are copied in half the time that it takes to log them.
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
                 sql.Identifier(name), sql.Identifier(template)
             )
         )
         return Database(self, name)
+
+    def create_migrated_database(self) -> Database:
+        """Creates a database with the schema of this checkout in it.
+
+        As a copy: that costs a fifth of what migrating it would. What servers and commands do with
+        an empty database has tests of its own.
+        """
+        return self.create_database(self.template("migrated", _migrate))
 
     def drop_database(self, database: Database) -> None:
         """Drops a database and cuts whoever is connected to it."""
@@ -324,6 +335,14 @@ class ClusterPool:
         """Destroys them all."""
         for cluster in self._clusters.values():
             cluster.destroy()
+
+
+def _migrate(dsn: str) -> None:
+    from workerqueue_server.store.migrator import migrate
+
+    # In a thread, because the caller may have a loop of its own.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(migrate(dsn))).result()
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import psutil
@@ -22,11 +22,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.ports import unused_port
+from tests.warm import WARM_STARTS, WarmProcess
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _SHOWN_LOG_LINES = 80
+
+# What tests/warm.py starts.
+_PROGRAM = ("-m", "workerqueue_server.cli.main")
 
 _running: weakref.WeakSet[ServerProcess] = weakref.WeakSet()
 
@@ -45,27 +49,37 @@ class ServerProcess:
         arguments: Sequence[str] = (),
         drain_seconds: float = 5.0,
         name: str = "server",
-        program: Sequence[str] = ("-m", "workerqueue_server.cli.main"),
+        program: Sequence[str] = _PROGRAM,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Without a DSN the server runs the embedded database in `data_dir`.
 
-        `program` is what Python runs as the command line; `environment` is added.
+        `program` is what Python runs as the command line; `environment` is added. A server with
+        none of these and of one process is forked from one that has imported it (tests/warm.py).
         """
         self.name = name
         self._environment = dict(environment or {})
         self._folder = Path(tempfile.mkdtemp(prefix="workerqueue-server-"))
         self._port_file = self._folder / "port"
         self.log_file = self._folder / "log"
+        self._python = [sys.executable, *program]
+        self._warm = (
+            sys.platform == "linux"
+            and program == _PROGRAM
+            and dsn is not None
+            and not self._environment
+            # Parents of servers, and what OpenTelemetry reads when it is imported.
+            and not any(argument.startswith(("--processes", "--otlp")) for argument in arguments)
+        )
         self._command = [
-            *(sys.executable, *program, "serve"),
+            "serve",
             *("--port-file", str(self._port_file)),
             *("--drain-seconds", str(drain_seconds)),
             *(("--dsn", dsn) if dsn is not None else ()),
             *(("--data-dir", str(data_dir)) if data_dir is not None else ()),
             *arguments,
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | WarmProcess | None = None
         self.port = unused_port()
         # Lines that a test provokes on purpose and that are no fault.
         self.tolerated = ""
@@ -89,19 +103,33 @@ class ServerProcess:
     def launch(self) -> None:
         """Starts the process without waiting for it to serve; again, on the port that it had."""
         self._port_file.unlink(missing_ok=True)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("WORKERQUEUE_")}
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self._command, "--listen", self.address],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                env=environment | self._environment,
-                # A Ctrl-C for the tests must not reach the servers before the fixtures do.
-                start_new_session=True,
-            )
+            self._process = self._start(log)
         _running.add(self)
+
+    def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes] | WarmProcess:
+        command = [*self._command, "--listen", self.address]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WORKERQUEUE_")}
+        if self._warm:
+            with Path(os.devnull).open("rb") as nothing:
+                return WARM_STARTS.start(
+                    command,
+                    environment=environment,
+                    cwd=self._folder,
+                    stdin=nothing,
+                    stdout=log,
+                    stderr=log,
+                )
+        return subprocess.Popen(
+            [*self._python, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self._folder,
+            env=environment | self._environment,
+            # A Ctrl-C for the tests must not reach the servers before the fixtures do.
+            start_new_session=True,
+        )
 
     def start(self) -> ServerProcess:
         """Starts the process and waits until its health is SERVING."""

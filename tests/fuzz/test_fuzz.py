@@ -22,7 +22,7 @@ _GROWTH_BYTES = 64 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def database(postgres: PostgresCluster) -> Iterator[Database]:
-    made = postgres.create_database()
+    made = postgres.create_migrated_database()
     yield made
     postgres.drop_database(made)
 

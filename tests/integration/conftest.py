@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def server_database(postgres: PostgresCluster) -> Iterator[Database]:
     """The database of the module's server."""
-    database = postgres.create_database()
+    database = postgres.create_migrated_database()
     yield database
     postgres.drop_database(database)
 

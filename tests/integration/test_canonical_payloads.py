@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,6 @@ from tests.payloads import everything_args, fill, spellings
 from tests.postgres import Database, PostgresCluster
 from workerqueue_server.queue import canonical
 from workerqueue_server.queue.catalog import Catalog, Kind
-from workerqueue_server.store.migrator import migrate
 
 CATALOG = Catalog.load({"everything.binpb": everything()})
 EVERYTHING = CATALOG.kinds["everything"]
@@ -35,8 +33,7 @@ pytestmark = pytest.mark.all_postgres
 @pytest.fixture(scope="module")
 def connection(postgres: PostgresCluster) -> Iterator[psycopg.Connection[Any]]:
     """A database with the functions, and no server."""
-    database: Database = postgres.create_database()
-    asyncio.run(migrate(database.dsn))
+    database: Database = postgres.create_migrated_database()
     with psycopg.connect(database.dsn, autocommit=True) as connection:
         yield connection
     postgres.drop_database(database)

@@ -39,7 +39,7 @@ MODES = [
 @pytest.fixture(scope="module")
 def shared(postgres: PostgresCluster) -> Iterator[Database]:
     """The database of both servers."""
-    database = postgres.create_database()
+    database = postgres.create_migrated_database()
     yield database
     postgres.drop_database(database)
 

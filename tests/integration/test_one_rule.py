@@ -83,7 +83,7 @@ def both(postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) ->
     """A server that knows the kinds with a field of every type."""
     descriptors: Path = tmp_path_factory.mktemp("protos") / "everything.binpb"
     descriptors.write_bytes(everything())
-    database = postgres.create_database()
+    database = postgres.create_migrated_database()
     with (
         ServerProcess(database.dsn, arguments=["--descriptors", str(descriptors)]) as server,
         grpc.insecure_channel(server.address) as channel,

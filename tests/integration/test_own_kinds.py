@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def acme_database(postgres: PostgresCluster) -> Iterator[Database]:
     """The shop's database, which the server uses too."""
-    database = postgres.create_database()
+    database = postgres.create_migrated_database()
     yield database
     postgres.drop_database(database)
 

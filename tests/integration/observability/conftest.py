@@ -15,7 +15,7 @@ from tests.toolkit import Api, connected
 @pytest.fixture(scope="module")
 def measured_database(postgres: PostgresCluster) -> Iterator[Database]:
     """The database of the module's server."""
-    database = postgres.create_database()
+    database = postgres.create_migrated_database()
     yield database
     postgres.drop_database(database)
 

@@ -25,7 +25,7 @@ def talkative(
     request: pytest.FixtureRequest, postgres: PostgresCluster
 ) -> Iterator[tuple[ServerProcess, Database]]:
     """A server that logs all it can, and its database, whose DSN has a password."""
-    database = postgres.create_database()
+    database = postgres.create_migrated_database()
     separator = "&" if "?" in database.dsn else " "
     dsn = f"{database.dsn}{separator}password=dsn-canary"
     assert "dsn-canary" not in mask_dsn(dsn)
