@@ -63,8 +63,12 @@ async def test_doctor_looks_at_server_and_database(
     by_check: dict[str, list[dict[str, str]]] = {}
     for finding in found.json():
         by_check.setdefault(finding["check"], []).append(finding)
-    for check in ("server", "database", "version", "schema", "writes", "clock", "notifications"):
+    for check in ("version", "schema", "clock", "notifications"):
         assert [f["level"] for f in by_check[check]] == ["ok"], by_check[check]
+    # What is slow is warned of, and a busy machine is slow.
+    for check in ("server", "database", "writes"):
+        (finding,) = by_check[check]
+        assert finding["level"] in ("ok", "warning"), finding
     assert [f["level"] for f in by_check["durability"]] == ["problem"]
     assert "fsync" in by_check["durability"][0]["found"]
     assert by_check["workers"][0]["level"] == "warning"
