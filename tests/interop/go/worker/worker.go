@@ -16,7 +16,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -60,8 +59,10 @@ type Events struct {
 // Worker takes tasks from queues and has a Handler do them.
 type Worker struct {
 	Address string
-	ID      string
-	Queues  []string
+	// Transport credentials and, where the server wants one, the token; see Access.
+	Access []grpc.DialOption
+	ID     string
+	Queues []string
 	// How many tasks it handles at once.
 	Window  int32
 	Handler Handler
@@ -169,11 +170,11 @@ func (w *Worker) nudge() {
 // stream opens one stream, on a connection of its own because the last server may be draining, and
 // stays with it to its end.
 func (w *Worker) stream(ctx context.Context) error {
-	conn, err := grpc.NewClient(w.Address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(w.Address, append([]grpc.DialOption{
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true,
-		}))
+		}),
+	}, w.Access...)...)
 	if err != nil {
 		return err
 	}

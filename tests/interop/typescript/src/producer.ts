@@ -1,6 +1,6 @@
 // Enqueues one task of the kit's kind and one of the catalog.
 
-import { credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Script } from "../gen/workerqueue/conformance/v1/conformance.js";
@@ -11,13 +11,14 @@ import {
   EnqueueResponse,
   WorkerQueueClient,
 } from "../gen/workerqueue/v1/worker_queue.js";
+import { access } from "./access.js";
 import { channelOptions } from "./worker.js";
 
 const RETRYABLE: status[] = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED];
 
 const client = new WorkerQueueClient(
   process.env.WORKERQUEUE_ADDRESS!,
-  credentials.createInsecure(),
+  access(),
   channelOptions,
 );
 

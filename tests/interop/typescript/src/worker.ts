@@ -3,7 +3,7 @@
 // A Worker holds leases, whatever happens to its streams: it opens the next one, presents what it
 // holds and repeats the answers that were not confirmed.
 
-import { type ClientDuplexStream, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { type ClientDuplexStream, type ServiceError, status } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Any } from "../gen/google/protobuf/any.js";
@@ -22,6 +22,7 @@ import {
   Welcome,
 } from "../gen/workerqueue/v1/lease.js";
 import { WorkerQueueClient } from "../gen/workerqueue/v1/worker_queue.js";
+import { access } from "./access.js";
 
 export const channelOptions = {
   "grpc.keepalive_time_ms": 10_000,
@@ -142,7 +143,7 @@ export class Worker {
    */
   async #stream(): Promise<void> {
     const { address, workerId, queues, window } = this.#options;
-    const client = new WorkerQueueClient(address, credentials.createInsecure(), {
+    const client = new WorkerQueueClient(address, access(), {
       ...channelOptions,
       "grpc.use_local_subchannel_pool": 1,
     });

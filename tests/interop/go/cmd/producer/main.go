@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -20,11 +19,15 @@ import (
 	conformance "example.com/workerqueue-worker/gen/workerqueue/conformance/v1"
 	tasks "example.com/workerqueue-worker/gen/workerqueue/tasks/v1"
 	pb "example.com/workerqueue-worker/gen/workerqueue/v1"
+	"example.com/workerqueue-worker/worker"
 )
 
 func main() {
-	conn, err := grpc.NewClient(os.Getenv("WORKERQUEUE_ADDRESS"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	access, err := worker.Access()
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn, err := grpc.NewClient(os.Getenv("WORKERQUEUE_ADDRESS"), access...)
 	if err != nil {
 		log.Fatal(err)
 	}

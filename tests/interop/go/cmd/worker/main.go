@@ -26,8 +26,13 @@ func main() {
 	if err != nil {
 		log.Fatalf("CONFORMANCE_WINDOW: %v", err)
 	}
+	access, err := worker.Access()
+	if err != nil {
+		log.Fatal(err)
+	}
 	w := &worker.Worker{
 		Address: os.Getenv("WORKERQUEUE_ADDRESS"),
+		Access:  access,
 		ID:      os.Getenv("CONFORMANCE_WORKER_ID"),
 		Queues:  []string{os.Getenv("CONFORMANCE_QUEUE")},
 		Window:  int32(window),
