@@ -285,6 +285,8 @@ class SessionBook:
                 continue
             if session.heard(now) | session.heard_of(token, now, is_over=are_over):
                 widened.add(session)
+            if session.narrowing is None:
+                self.narrowed.discard(session)
         return widened
 
     def heard_elsewhere(self, tokens: Iterable[bytes]) -> None:

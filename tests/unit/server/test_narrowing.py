@@ -126,6 +126,7 @@ def test_each_answer_in_time_adds_a_place_until_the_window_is_whole(worker: Work
     assert worker.answer(worker.take(3)) == 11
     assert worker.answer(worker.take()) == WINDOW
     assert worker.session.narrowing is None
+    assert not worker.table.book.narrowed
 
 
 def test_answers_that_come_less_soon_add_a_place_a_round(worker: Worker) -> None:
