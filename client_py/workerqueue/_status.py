@@ -27,6 +27,7 @@ _BY_REASON: Final[dict[str, type[errors.WorkerQueueError]]] = {
     "LEASE_LOST": errors.LeaseLostError,
     "PROTOCOL_VIOLATION": errors.ProtocolError,
     "WRONG_STATE": errors.WrongStateError,
+    "TOO_MANY_LANES": errors.PreconditionError,
     "KEY_BUSY": errors.UnavailableError,
     "OVERLOADED": errors.OverloadedError,
     "DATABASE_UNAVAILABLE": errors.UnavailableError,
