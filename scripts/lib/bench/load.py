@@ -244,7 +244,9 @@ async def drain(order: Order, gate: Gate) -> Report:
         nonlocal confirmed
         await stream.begin()
         while confirmed < order["tasks"]:
-            confirmed += await stream.finish(await stream.read())
+            # In two steps: other streams count while this one waits.
+            finished = await stream.finish(await stream.read())
+            confirmed += finished
         enough.set()
 
     async with _opened(order) as streams:

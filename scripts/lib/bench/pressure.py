@@ -41,9 +41,15 @@ _READER_PAUSE_SECONDS = 1.0
 # made anew at once.
 _UNCOUNTED = "set workerqueue.counts_itself = 'yes'"
 _RECOUNT = "select workerqueue.recount_tasks()"
+# Generated columns take no value.
+_COLUMNS = """
+  select attname from pg_attribute
+   where attrelid = format('workerqueue.%%I', %s::text)::regclass and attnum > 0
+     and not attisdropped and attgenerated = ''
+"""
 _MULTIPLY = """
-  insert into workerqueue.{table}
-  select made.*
+  insert into workerqueue.{table} ({columns})
+  select {made}
     from workerqueue.{table} t
    cross join generate_series(1, {count}) n
    cross join lateral jsonb_populate_record(
@@ -61,8 +67,12 @@ def _multiply(
 ) -> None:
     """More tasks like this one, in the order they are made; with keys, spread over so many."""
     table, number = ("history", "lease_id") if finished else ("tasks", "position")
+    with psycopg.connect(stage.dsn, autocommit=True) as connection:
+        names = [name for (name,) in connection.execute(_COLUMNS, [table]).fetchall()]
     statement = sql.SQL(_MULTIPLY).format(
         table=sql.Identifier(table),
+        columns=sql.SQL(", ").join(map(sql.Identifier, names)),
+        made=sql.SQL(", ").join(sql.Identifier("made", name) for name in names),
         number=sql.Literal(number),
         column=sql.Identifier(number),
         keys=sql.Literal(keys),
