@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 
+from tests.examples import EXPLORES
 from tests.leftovers import none_left
 from tests.parallel import FileByFile, processes, slow_files_first
 from tests.postgres import (
@@ -42,7 +43,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # new ones. How long they take says how busy the machine is.
 settings.register_profile(
     "repeatable",
-    derandomize=not os.environ.get("WORKERQUEUE_EXPLORE"),
+    derandomize=not EXPLORES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

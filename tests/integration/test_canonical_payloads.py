@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from tests.descriptors import everything
+from tests.examples import examples
 from tests.payloads import everything_args, fill, spellings
 from tests.postgres import Database, PostgresCluster
 from workerqueue_server.queue import canonical
@@ -54,7 +55,7 @@ def declared(kind: Kind) -> Jsonb:
 
 
 @given(args=everything_args, data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 def test_one_text_for_equal_payloads(
     connection: psycopg.Connection[Any], args: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -75,7 +76,7 @@ def test_one_text_for_equal_payloads(
 
 
 @given(args=everything_args, data=st.data(), paths=st.lists(st.sampled_from(PATHS), min_size=1))
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 def test_one_text_for_equal_fields(
     connection: psycopg.Connection[Any],
     args: dict[str, Any],
@@ -89,7 +90,7 @@ def test_one_text_for_equal_fields(
 
 
 @given(args=everything_args, data=st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 def test_one_key_from_a_template(
     connection: psycopg.Connection[Any], args: dict[str, Any], data: st.DataObject
 ) -> None:

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import dict_row
 
+from tests.examples import examples
 from tests.model.system import MODES, OUTCOMES
 from tests.postgres import Database
 from tests.servers import ServerProcess
@@ -32,7 +33,10 @@ from workerqueue.v1 import lease_pb2, task_pb2, worker_queue_pb2
 from workerqueue.v1.worker_queue_pb2_grpc import WorkerQueueStub
 
 SETTINGS = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(25),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 # Nothing that waits becomes due during a test.
 LATER = seconds(3600)

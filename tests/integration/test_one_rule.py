@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from tests.descriptors import everything
+from tests.examples import examples
 from tests.payloads import everything_args, fill, spellings
 from tests.postgres import PostgresCluster
 from tests.servers import ServerProcess
@@ -260,7 +261,7 @@ def _draw_retention(
 
 
 @given(case=cases())
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_both_forms_store_the_same(
     both: Both, case: tuple[worker_queue_pb2.EnqueueRequest, dict[str, Any]]
 ) -> None:
