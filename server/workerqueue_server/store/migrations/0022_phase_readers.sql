@@ -1,5 +1,5 @@
 -- The functions that wait, block, admit and sweep read by phase; see 0021. What they do is as it was,
--- but for the sweep.
+-- but for the sweep and for share_lanes, which grants from many lanes ask first.
 
 -- Gives the free places of concurrency keys to those that wait for them; the rules are in 0003.
 create or replace function workerqueue.admit(p_keys text[])
@@ -317,6 +317,77 @@ begin
        and s.seen_at > clock_timestamp() - workerqueue.server_patience());
   now := clock_timestamp();
   return next;
+end
+$$;
+
+-- How many tasks a request takes from which lanes: `lanes` (null: none), with their cursors and counts.
+-- Looks at p_ahead tasks of each lane. In a queue the order is that of priority and position over all of
+-- its lanes, so what comes after the last task looked at in a lane that has more is left for another
+-- look; `more` says that there is something of that kind. p_worker is null where tasks are shared among
+-- workers: then queues that limit each worker are skipped. Without locks, so others may take what is
+-- found here.
+create function workerqueue.share_lanes(
+  p_lanes integer[], p_cursors bigint[], p_worker text, p_wanted integer, p_ahead integer,
+  p_now timestamptz, out lanes integer[], out cursors bigint[], out counts bigint[], out more boolean
+) language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  with lane as (
+    select w.id, w.read_to, w.turn, l.queue, l.priority, allowed.n as allowed,
+           least(allowed.n, p_ahead) as looked_at
+      from rows from (unnest(p_lanes), unnest(p_cursors)) with ordinality w(id, read_to, turn)
+      join workerqueue.lanes l on l.lane_id = w.id
+      join workerqueue.queues q on q.name = l.queue
+     cross join lateral (
+       select least(
+         p_wanted,
+         case when q.max_in_flight is not null then greatest(0, q.max_in_flight - (
+           select count(*) from workerqueue.tasks t where t.counted_queue = q.name)) end,
+         case when q.max_in_flight_per_worker is null then null
+              when p_worker is not null then greatest(0, q.max_in_flight_per_worker - (
+                select count(*) from workerqueue.tasks t
+                 where t.counted_queue = q.name and t.counted_worker = p_worker))
+              else 0 end)::integer as n
+       -- Keeps the counts from being made once more for the condition below.
+       offset 0) allowed
+     where not q.paused and allowed.n > 0
+  ), seen as (
+    select lane.*, p.position, p.place = lane.looked_at and lane.looked_at < lane.allowed as has_more
+      from lane
+     cross join lateral (
+       select t.position, row_number() over (order by t.position) as place
+         from workerqueue.tasks t
+        where t.lane_id = lane.id and t.phase = 'ready' and t.state = 'available'
+          and t.position > lane.read_to
+          and (t.expire_at is null or t.expire_at > p_now or t.attempt > 0)
+        order by t.position
+        limit lane.looked_at) p
+  ), ahead as (
+    select s.*, row_number() over in_order as queue_rank,
+           min(s.turn) over (partition by s.queue) as queue_turn,
+           coalesce(bool_or(s.has_more) over (
+             in_order rows between unbounded preceding and 1 preceding), false) as is_unsure
+      from seen s
+    window in_order as (partition by s.queue order by s.priority desc, s.position)
+  ), share as (
+    select t.id, t.read_to, count(*) as n
+      from (
+        select a.id, a.read_to
+          from ahead a
+         where a.queue_rank <= a.allowed and not a.is_unsure
+         order by a.queue_rank, a.queue_turn
+         limit p_wanted) t
+     group by t.id, t.read_to
+  )
+  select array_agg(s.id), array_agg(s.read_to), array_agg(s.n),
+         (select coalesce(bool_or(a.has_more), false) from ahead a)
+    into lanes, cursors, counts, more
+    from share s;
 end
 $$;
 

@@ -79,6 +79,10 @@ declare
   v_rows integer;
   v_now timestamptz;
   v_special boolean;
+  v_shares record;
+  -- How many tasks of each lane are looked at, and how many the request has got so far.
+  v_ahead integer;
+  v_taken integer;
 begin
   -- Whoever pauses or limits a queue takes this lock alone: when that is done, every grant either has
   -- committed (and its leases are counted) or sees the change.
@@ -153,98 +157,74 @@ begin
         t.position, t.attempt, t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at,
         t.payload, t.args, t.concurrency_key, t.metadata, t.checkpoint;
       get diagnostics v_rows = row_count;
+      v_granted := v_granted + v_rows;
       if v_rows > 0 then
         insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
         values (r.lanes[1], 'available', 'leased', v_rows);
       end if;
     else
-      return query
-      with lane as (
-        select w.id, w.read_to, w.turn, l.queue, l.priority, allowed.n as allowed,
-               q.max_in_flight is not null or q.max_in_flight_per_worker is not null as counted
-          from rows from (unnest(r.lanes), unnest(r.cursors)) with ordinality w(id, read_to, turn)
-          join workerqueue.lanes l on l.lane_id = w.id
-          join workerqueue.queues q on q.name = l.queue
-         cross join lateral (
-           select least(
-             r.wanted,
-             case when q.max_in_flight is not null then greatest(0, q.max_in_flight - (
-               select count(*) from workerqueue.tasks t where t.counted_queue = q.name)) end,
-             case when q.max_in_flight_per_worker is null then null
-                  when r.single then greatest(0, q.max_in_flight_per_worker - (
-                    select count(*) from workerqueue.tasks t
-                     where t.counted_queue = q.name and t.counted_worker = r.workers[1]))
-                  else 0 end)::integer as n
-           -- Keeps the counts from being made once more for the condition below.
-           offset 0) allowed
-         where not q.paused and allowed.n > 0
-      ), ahead as (
-        select lane.id, lane.read_to, lane.turn, lane.allowed, lane.counted, lane.queue,
-               lane.priority,
-               row_number() over (
-                 partition by lane.queue order by lane.priority desc, p.position) as queue_rank,
-               min(lane.turn) over (partition by lane.queue) as queue_turn
-          from lane
-         cross join lateral (
-           select t.position
-             from workerqueue.tasks t
-            where t.lane_id = lane.id and t.phase = 'ready' and t.state = 'available'
-              and t.position > lane.read_to
-              and (t.expire_at is null or t.expire_at > v_now or t.attempt > 0)
-            order by t.position
-            limit lane.allowed) p
-      ), share as (
-        select s.id, s.read_to, s.counted, s.queue, s.priority, count(*) as n
-          from (
-            select * from ahead a
-             where a.queue_rank <= a.allowed
-             order by a.queue_rank, a.queue_turn
-             limit r.wanted) s
-         group by s.id, s.read_to, s.counted, s.queue, s.priority
-      ), candidate as materialized (
-        select c.ctid, c.id, c.lasts_ms, share.counted, share.queue,
-               row_number() over (order by share.priority desc, c.position)::integer as rank
-          from share
-         cross join lateral (
-           select t.ctid, t.position, t.id,
-                  least(t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) as lasts_ms
-             from workerqueue.tasks t
-            where t.lane_id = share.id and t.phase = 'ready' and t.state = 'available'
-               and t.position > share.read_to
-              and (t.expire_at is null or t.expire_at > v_now or t.attempt > 0)
-            order by t.position
-            limit share.n
-              for update skip locked) c
-      ), watched as (
-        insert into workerqueue.lease_checks (check_at, first_lease, last_lease, ids)
-        select v_now + least(min(c.lasts_ms), c_first_check_ms) * interval '1 millisecond',
-               v_base | (v_granted + min(c.rank)), v_base | (v_granted + max(c.rank)),
-               array_agg(c.id)
-          from candidate c
-         group by c.rank / c_watched_together
-      ), granted as (
-        update workerqueue.tasks t
-           set state = 'leased', attempt = t.attempt + 1,
-               lease_id = v_base | (v_granted + c.rank), started_at = v_now,
-               worker_id = r.workers[coalesce(r.places[c.rank], 0) + 1],
-               counted_queue = case when c.counted then c.queue end,
-               granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
-               attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
-               lease_expires_at = v_now + c.lasts_ms * interval '1 millisecond'
-          from candidate c
-         where t.ctid = c.ctid
-        returning r.number, coalesce(r.places[c.rank], 0),
-          uuid_send(t.id) || int8send(t.lease_id), t.lane_id, t.position, t.attempt,
-          t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at, t.payload, t.args,
-          t.concurrency_key, t.metadata, t.checkpoint
-      ), flow as (
-        insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
-        select g.lane_id, 'available', 'leased', count(*) from granted g group by g.lane_id
-      )
-      select * from granted;
-      get diagnostics v_rows = row_count;
+      v_taken := 0;
+      v_ahead := greatest(4, 2 * ceil(r.wanted::numeric / cardinality(r.lanes)))::integer;
+      loop
+        v_shares := workerqueue.share_lanes(
+          r.lanes, r.cursors, case when r.single then r.workers[1] end, r.wanted - v_taken, v_ahead,
+          v_now);
+        exit when v_shares.lanes is null;
+        return query
+        with candidate as materialized (
+          select c.ctid, c.id, c.lasts_ms, l.queue,
+                 q.max_in_flight is not null or q.max_in_flight_per_worker is not null as counted,
+                 row_number() over (order by l.priority desc, c.position)::integer as rank
+            from rows from (
+                   unnest(v_shares.lanes), unnest(v_shares.cursors), unnest(v_shares.counts))
+                 share(id, read_to, n)
+            join workerqueue.lanes l on l.lane_id = share.id
+            join workerqueue.queues q on q.name = l.queue
+           cross join lateral (
+             select t.ctid, t.position, t.id,
+                    least(t.timeout_ms, coalesce(r.lease_ms, t.lease_duration_ms)) as lasts_ms
+               from workerqueue.tasks t
+              where t.lane_id = share.id and t.phase = 'ready' and t.state = 'available'
+                 and t.position > share.read_to
+                and (t.expire_at is null or t.expire_at > v_now or t.attempt > 0)
+              order by t.position
+              limit share.n
+                for update skip locked) c
+        ), watched as (
+          insert into workerqueue.lease_checks (check_at, first_lease, last_lease, ids)
+          select v_now + least(min(c.lasts_ms), c_first_check_ms) * interval '1 millisecond',
+                 v_base | (v_granted + min(c.rank)), v_base | (v_granted + max(c.rank)),
+                 array_agg(c.id)
+            from candidate c
+           group by c.rank / c_watched_together
+        ), granted as (
+          update workerqueue.tasks t
+             set state = 'leased', attempt = t.attempt + 1,
+                 lease_id = v_base | (v_granted + c.rank), started_at = v_now,
+                 worker_id = r.workers[coalesce(r.places[v_taken + c.rank], 0) + 1],
+                 counted_queue = case when c.counted then c.queue end,
+                 granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
+                 attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
+                 lease_expires_at = v_now + c.lasts_ms * interval '1 millisecond'
+            from candidate c
+           where t.ctid = c.ctid
+          returning r.number, coalesce(r.places[v_taken + c.rank], 0),
+            uuid_send(t.id) || int8send(t.lease_id), t.lane_id, t.position, t.attempt,
+            t.max_attempts, t.timeout_ms, t.granted_lease_ms, t.created_at, t.payload, t.args,
+            t.concurrency_key, t.metadata, t.checkpoint
+        ), flow as (
+          insert into workerqueue.task_flows (lane_id, left_state, entered_state, n)
+          select g.lane_id, 'available', 'leased', count(*) from granted g group by g.lane_id
+        )
+        select * from granted;
+        get diagnostics v_rows = row_count;
+        v_granted := v_granted + v_rows;
+        v_taken := v_taken + v_rows;
+        exit when not v_shares.more or v_taken = r.wanted or v_ahead >= r.wanted;
+        -- What was looked at did not do: now as far as it takes.
+        v_ahead := r.wanted;
+      end loop;
     end if;
-    v_granted := v_granted + v_rows;
   end loop;
 end
 $$;
