@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
+from tests.postgres import Database
 from tests.sql import Inspector
 from tests.toolkit import Api, eventually, request, seconds
 from workerqueue.tasks.v1 import tasks_pb2
@@ -215,3 +220,45 @@ async def test_a_subscription_without_queues_and_kinds_takes_everything(
         # Others are of earlier tests, and some of these have short leases.
         own = [task.lease_token for task in worker.received if task.task_id in ids]
         await worker.acked(*own)
+
+
+async def test_a_grant_that_had_to_wait_gives_the_newest_lease(
+    api: Api, queue: str, sql: Inspector, server_database: Database
+) -> None:
+    """A task that another grant gave out and got back meanwhile."""
+    narrow = f"{queue}-narrow"
+    await sql.limit_queue(narrow, total=5, per_worker=None)
+    await api.enqueue(queue=narrow)
+    task = await api.enqueue(queue=queue)
+    lanes = {
+        row["queue"]: row["lane_id"]
+        for row in await sql.rows(
+            "select queue, lane_id from workerqueue.lanes where queue = any (%s)", [queue, narrow]
+        )
+    }
+
+    async def grant(queues: list[str]) -> dict[str, int]:
+        wanted = {
+            "lanes": [lanes[name] for name in queues],
+            "cursors": [0] * len(queues),
+            "workers": ["w"],
+            "wanted": 10,
+        }
+        async with await AsyncConnection.connect(server_database.dsn) as connection:
+            cursor = await connection.execute(
+                "select token from workerqueue.grant_leases(%s)", [Jsonb([wanted])]
+            )
+            tokens = [bytes(row[0]) for row in await cursor.fetchall()]
+        return {str(uuid.UUID(bytes=t[:16])): int.from_bytes(t[16:], "big") for t in tokens}
+
+    async with await AsyncConnection.connect(server_database.dsn) as other:
+        await other.execute("select pg_advisory_xact_lock(7702, hashtext(%s))", [narrow])
+        slow = asyncio.create_task(grant([narrow, queue]))
+
+        async def waits() -> bool:
+            return bool(await sql.value("select count(*) from pg_locks where not granted"))
+
+        await eventually(waits, "the grant waits for the limited queue")
+        first = (await grant([queue]))[task.task_id]
+        await api.release(uuid.UUID(task.task_id).bytes + first.to_bytes(8, "big"))
+    assert (await slow)[task.task_id] > first

@@ -74,7 +74,6 @@ declare
   -- So many ids fit in a row that is not stored elsewhere (TOAST).
   c_watched_together constant integer := 100;
   r record;
-  v_base bigint := nextval('workerqueue.lease_seq') << 20;
   v_granted integer := 0;
   v_rows integer;
   v_now timestamptz;
@@ -136,17 +135,21 @@ begin
              order by t.position
              limit r.wanted
                for update skip locked) c
+      ), base as materialized (
+        -- After all rows are locked: whoever had one before took its number before.
+        select nextval('workerqueue.lease_seq') << 20 as id from (select count(*) from candidate) locked
       ), watched as (
         insert into workerqueue.lease_checks (check_at, first_lease, last_lease, ids)
         select v_now + least(min(c.lasts_ms), c_first_check_ms) * interval '1 millisecond',
-               v_base | (v_granted + min(c.rank)), v_base | (v_granted + max(c.rank)),
+               (select b.id from base b) | (v_granted + min(c.rank)),
+               (select b.id from base b) | (v_granted + max(c.rank)),
                array_agg(c.id)
           from candidate c
          group by c.rank / c_watched_together
       )
       update workerqueue.tasks t
          set state = 'leased', attempt = t.attempt + 1,
-             lease_id = v_base | (v_granted + c.rank), started_at = v_now,
+             lease_id = (select b.id from base b) | (v_granted + c.rank), started_at = v_now,
              worker_id = r.workers[coalesce(r.places[c.rank], 0) + 1],
              granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
              attempt_deadline = v_now + t.timeout_ms * interval '1 millisecond',
@@ -190,17 +193,21 @@ begin
               order by t.position
               limit share.n
                 for update skip locked) c
+        ), base as materialized (
+          -- After all rows are locked: whoever had one before took its number before.
+          select nextval('workerqueue.lease_seq') << 20 as id from (select count(*) from candidate) locked
         ), watched as (
           insert into workerqueue.lease_checks (check_at, first_lease, last_lease, ids)
           select v_now + least(min(c.lasts_ms), c_first_check_ms) * interval '1 millisecond',
-                 v_base | (v_granted + min(c.rank)), v_base | (v_granted + max(c.rank)),
+                 (select b.id from base b) | (v_granted + min(c.rank)),
+               (select b.id from base b) | (v_granted + max(c.rank)),
                  array_agg(c.id)
             from candidate c
            group by c.rank / c_watched_together
         ), granted as (
           update workerqueue.tasks t
              set state = 'leased', attempt = t.attempt + 1,
-                 lease_id = v_base | (v_granted + c.rank), started_at = v_now,
+                 lease_id = (select b.id from base b) | (v_granted + c.rank), started_at = v_now,
                  worker_id = r.workers[coalesce(r.places[v_taken + c.rank], 0) + 1],
                  counted_queue = case when c.counted then c.queue end,
                  granted_lease_ms = coalesce(r.lease_ms, t.lease_duration_ms),
