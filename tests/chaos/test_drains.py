@@ -23,7 +23,7 @@ MANY = 300
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("statement", "count"), [("grant_runs", MANY), ("enqueue_tasks", 10)])
+@pytest.mark.parametrize(("statement", "count"), [("grant_runs", MANY), ("enqueue_and_grant", 10)])
 async def test_leases_that_were_granted_while_the_server_stopped_are_given_back(
     database: Database, tmp_path: Path, statement: str, count: int
 ) -> None:
@@ -35,6 +35,10 @@ async def test_leases_that_were_granted_while_the_server_stopped_are_given_back(
         environment={VARIABLE: str(point), "PYTHONPATH": path},
     ) as server:
         async with connected(server.address) as api, api.worker("q", window=MANY) as worker:
+            # From here on the stream waits with nothing else to take.
+            await api.enqueue(queue="q")
+            first = await worker.task()
+            await worker.acked(first.lease_token)
             # The database has committed, and the server does not know it for a while.
             point.write_text(
                 json.dumps({"point": f"after commit of {statement}", "action": "dawdle"})
@@ -45,7 +49,7 @@ async def test_leases_that_were_granted_while_the_server_stopped_are_given_back(
             await eventually(lambda: not point.exists(), f"{statement} is committed")
             server.terminate()
             await worker.end()
-            assert worker.received == []
+            assert worker.received == [first]
             stored.cancel()
         assert server.wait() == 0
     async with await AsyncConnection.connect(database.dsn, autocommit=True) as connection:

@@ -6,7 +6,7 @@ connection. A link connects when it is first used and again after a failure.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString
 
@@ -93,19 +93,11 @@ class Link:
 
         A statement that lost a deadlock is repeated. Raises StoreError.
         """
-        return (await self.fetch_all([(name, parameters)]))[0]
-
-    async def fetch_all(self, steps: Sequence[tuple[str, Parameters | None]]) -> list[list[Row]]:
-        """Runs statements in one transaction and one round trip; the rows of each."""
         async with self._lock:
             for attempt in range(_ATTEMPTS):
                 try:
                     connection = await self._connected()
-                    if len(steps) == 1:
-                        return [await _rows(await _run(connection, *steps[0]))]
-                    async with connection.pipeline(), connection.transaction():
-                        cursors = [await _run(connection, *step) for step in steps]
-                    return [await _rows(cursor) for cursor in cursors]
+                    return await _rows(await _run(connection, name, parameters))
                 except psycopg.Error as error:
                     if is_worth_repeating(error) and attempt + 1 < _ATTEMPTS:
                         continue

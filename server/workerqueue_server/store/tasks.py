@@ -100,31 +100,26 @@ class TaskStore:
         """
         keys = TextArray(tasks.keys) if tasks.keys.count(None) < len(tasks.keys) else None
         first, last = (min(tasks.ids), max(tasks.ids)) if tasks.client_ids else (None, None)
-        steps: list[tuple[str, Parameters | None]] = [
-            (
-                "enqueue_tasks",
-                {
-                    "ids": UuidArray(tasks.ids),
-                    "payloads": ByteaArray(tasks.payloads),
-                    "spec_nos": IntArray(tasks.spec_nos),
-                    "keys": keys,
-                    "specs": Jsonb(tasks.specs),
-                    "first_id": first.hex() if first else None,
-                    "last_id": last.hex() if last else None,
-                },
-            )
-        ]
+        parameters: Parameters = {
+            "ids": UuidArray(tasks.ids),
+            "payloads": ByteaArray(tasks.payloads),
+            "spec_nos": IntArray(tasks.spec_nos),
+            "keys": keys,
+            "specs": Jsonb(tasks.specs),
+            "first_id": first.hex() if first else None,
+            "last_id": last.hex() if last else None,
+        }
         if requests:
-            steps.insert(0, ("share_grants", None))
-            steps.append(("grant_runs", _grant_parameters(requests)))
-        results = await self._enqueue.fetch_all(steps)
-        rows, granted = results[-2:] if requests else (results[0], [])
-        stored_at, existed, lanes, positions, due_in_ms = rows[0]
+            parameters |= _grant_parameters(requests)
+            rows = await self._enqueue.fetch("enqueue_and_grant", parameters)
+        else:
+            rows = await self._enqueue.fetch("enqueue_tasks", parameters)
+        stored_at, existed, lanes, positions, due_in_ms, *_ = rows[0]
         return Stored(
             stored_at,
             frozenset(task_id.bytes for task_id in existed or ()),
             woken(lanes, positions, None, due_in_ms),
-            list(map(GrantRun._make, granted)),
+            [GrantRun._make(row[5:]) for row in rows[1:]],
         )
 
     async def grant(self, requests: Sequence[GrantRequest]) -> list[GrantRun]:

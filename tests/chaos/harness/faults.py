@@ -22,8 +22,8 @@ _STARTS = 10
 _STOP_SECONDS = 90.0
 # What the servers' statements are called in store/sql; those that change something.
 STATEMENTS = (
-    *("enqueue_tasks", "grant_runs", "finish_leases", "return_leases", "prolong_leases"),
-    *("expire_leases", "promote_due", "admit_waiting"),
+    *("enqueue_tasks", "enqueue_and_grant", "grant_runs", "finish_leases", "return_leases"),
+    *("prolong_leases", "expire_leases", "promote_due", "admit_waiting"),
 )
 METHODS = ("enqueue", "enqueue_batch", "ack", "nack")
 
