@@ -200,7 +200,7 @@ begin
           insert into workerqueue.lease_checks (check_at, first_lease, last_lease, ids)
           select v_now + least(min(c.lasts_ms), c_first_check_ms) * interval '1 millisecond',
                  (select b.id from base b) | (v_granted + min(c.rank)),
-               (select b.id from base b) | (v_granted + max(c.rank)),
+                 (select b.id from base b) | (v_granted + max(c.rank)),
                  array_agg(c.id)
             from candidate c
            group by c.rank / c_watched_together
