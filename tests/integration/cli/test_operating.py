@@ -5,7 +5,9 @@ from __future__ import annotations
 from tests.integration.cli.commands import Cli, Terminal
 from tests.postgres import Database, PostgresCluster
 from tests.servers import ServerProcess
-from tests.toolkit import Api
+from tests.toolkit import Api, eventually
+from workerqueue.v1 import worker_admin_pb2
+from workerqueue.v1.worker_queue_admin_pb2_grpc import WorkerQueueAdminStub
 
 
 async def test_health_says_serving(cli: Cli, server: ServerProcess) -> None:
@@ -99,8 +101,14 @@ async def test_bench_measures_and_leaves_nothing(cli: Cli) -> None:
 
 
 async def test_bench_refuses_to_run_beside_a_worker_of_everything(cli: Cli, api: Api) -> None:
+    admin = WorkerQueueAdminStub(api.channel)
     async with api.worker(worker_id="takes-all"):
-        while "takes-all" not in (await cli("workers")).out:
-            pass
+
+        async def its_stream_is_known() -> bool:
+            # It may be listed before, for the tasks that it holds.
+            page = await admin.ListWorkers(worker_admin_pb2.ListWorkersRequest())
+            return any(w.worker_id == "takes-all" and w.sessions for w in page.workers)
+
+        await eventually(its_stream_is_known, "the worker's stream is listed")
         refused = await cli("bench", "--tasks", "10", code=1)
         assert "takes-all could take the bench's tasks" in refused.err
