@@ -35,9 +35,8 @@ alter table workerqueue.tasks drop column expiry_check_at;
 create view workerqueue.leased_tasks as
   select t.*
     from workerqueue.lease_checks c
-   cross join lateral unnest(c.ids) i(id)
     join workerqueue.tasks t
-      on t.id = any (array[i.id]) and t.lease_id between c.first_lease and c.last_lease;
+      on t.id = any (c.ids) and t.lease_id between c.first_lease and c.last_lease;
 
 -- Grants leases for a list of requests in one transaction. p_requests is a JSON array of
 --   lanes, cursors   the lanes to read and the last position already read in each
@@ -307,9 +306,8 @@ begin
   ), held as materialized (
     select d.ctid as check_row, t.id, t.lease_id, t.lease_expires_at as ends_at
       from due d
-     cross join lateral unnest(d.ids) i(id)
       join workerqueue.tasks t
-        on t.id = any (array[i.id]) and t.lease_id between d.first_lease and d.last_lease
+        on t.id = any (d.ids) and t.lease_id between d.first_lease and d.last_lease
   ), over as materialized (
     select t.id, t.lease_id, t.attempt_deadline, t.concurrency_key, t.counted_queue, t.job_key
       from (select h.id, h.lease_id from held h where h.ends_at <= v_now
