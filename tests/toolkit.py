@@ -19,7 +19,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
 
 from workerqueue.tasks.v1 import tasks_pb2
-from workerqueue.v1 import lease_pb2, task_pb2, worker_queue_pb2
+from workerqueue.v1 import lease_pb2, policy_pb2, task_pb2, worker_queue_pb2
 from workerqueue.v1.worker_queue_pb2_grpc import WorkerQueueStub
 
 DEADLINE_SECONDS = 60.0
@@ -36,6 +36,12 @@ def seconds(value: float) -> Duration:
     duration = Duration()
     duration.FromNanoseconds(round(value * 1_000_000_000))
     return duration
+
+
+# The next attempt as soon as there can be one.
+AT_ONCE = policy_pb2.RetryPolicy(
+    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
+)
 
 
 def packed(message: Message) -> AnyMessage:

@@ -1,7 +1,36 @@
-"""What the chaos tests share with the integration tests."""
+"""What the chaos tests share with each other and with the integration tests."""
 
 from __future__ import annotations
 
-from tests.servers import pytest_runtest_makereport
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from psycopg import AsyncConnection
+
+from tests.postgres import Database
+from tests.servers import ServerProcess, pytest_runtest_makereport, servers
+from tests.sql import Inspector
+from tests.toolkit import Api, connected
 
 __all__ = ["pytest_runtest_makereport"]
+
+
+@pytest.fixture
+def group(database: Database) -> Iterator[list[ServerProcess]]:
+    """Two servers on the test's own database."""
+    with servers(database.dsn, 2) as group:
+        yield group
+
+
+@pytest.fixture
+async def api(group: list[ServerProcess]) -> AsyncIterator[Api]:
+    """The first of them."""
+    async with connected(group[0].address) as api:
+        yield api
+
+
+@pytest.fixture
+async def sql(database: Database) -> AsyncIterator[Inspector]:
+    """A look into their database."""
+    async with await AsyncConnection.connect(database.dsn, autocommit=True) as connection:
+        yield Inspector(connection)

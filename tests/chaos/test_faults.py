@@ -56,7 +56,7 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_clocks_that_jump_break_no_promise(tmp_path: Path) -> None:
-    if FakeClock.library() is None:
+    if FakeClock.preloaded() is None:
         pytest.skip("libfaketime is not installed (apt-get install libfaketime)")
     plan = Plan(
         SEED + 3,

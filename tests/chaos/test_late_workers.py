@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from psycopg import AsyncConnection
 
 from tests.chaos.fleet import Event, Fleet, WorkerProcess
-from tests.postgres import Database
-from tests.servers import ServerProcess, servers
+from tests.servers import ServerProcess
 from tests.sql import Inspector
-from tests.toolkit import Api, connected, eventually, seconds
-from workerqueue.v1 import policy_pb2
-
-AT_ONCE = policy_pb2.RetryPolicy(
-    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
-)
+from tests.toolkit import AT_ONCE, Api, eventually, seconds
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def group(database: Database) -> Iterator[list[ServerProcess]]:
-    with servers(database.dsn, 2) as group:
-        yield group
-
-
-@pytest.fixture
-async def api(group: list[ServerProcess]) -> AsyncIterator[Api]:
-    async with connected(group[0].address) as api:
-        yield api
-
-
-@pytest.fixture
-async def sql(database: Database) -> AsyncIterator[Inspector]:
-    async with await AsyncConnection.connect(database.dsn, autocommit=True) as connection:
-        yield Inspector(connection)
 
 
 async def event(worker: WorkerProcess, name: str) -> Event:

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from psycopg import AsyncConnection
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.harness.processes import Actor
-from tests.postgres import Database
-from tests.servers import ServerProcess, servers
+from tests.servers import ServerProcess
 from tests.sql import Inspector
-from tests.toolkit import Api, connected, eventually, request, seconds
-from workerqueue.v1 import lease_pb2, policy_pb2
+from tests.toolkit import AT_ONCE, Api, eventually, request, seconds
+from workerqueue.v1 import lease_pb2
 
-AT_ONCE = policy_pb2.RetryPolicy(
-    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
-)
 WINDOW = 20
 LEASE_SECONDS = 2.0
 # So a whole window of frames takes longer than a lease to read.
 READ_PAUSE_SECONDS = 0.3
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def group(database: Database) -> Iterator[list[ServerProcess]]:
-    with servers(database.dsn, 2) as group:
-        yield group
-
-
-@pytest.fixture
-async def api(group: list[ServerProcess]) -> AsyncIterator[Api]:
-    async with connected(group[0].address) as api:
-        yield api
-
-
-@pytest.fixture
-async def sql(database: Database) -> AsyncIterator[Inspector]:
-    async with await AsyncConnection.connect(database.dsn, autocommit=True) as connection:
-        yield Inspector(connection)
 
 
 async def lost_by_attempt(sql: Inspector, worker: str) -> Counter[int]:

@@ -18,6 +18,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import lease_pb2, worker_queue_admin_pb2, worker_queue_pb2
+from workerqueue_server.queue.varint import varint
 
 _DEPTH = 5
 # Protobuf's own limit of nesting is 100.
@@ -342,14 +343,5 @@ def _nested(dice: Random) -> bytes:
     for _ in range(dice.choice(_NESTINGS)):
         if len(data) > 100_000:
             break
-        data = tag + _varint(len(data)) + data
+        data = tag + varint(len(data)) + data
     return data
-
-
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number >= 0x80:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)

@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from tests.sql import Inspector
-from tests.toolkit import Api, eventually, packed, refused, request, seconds
+from tests.toolkit import AT_ONCE, Api, eventually, packed, refused, request, seconds
 from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import lease_pb2, policy_pb2, task_pb2
 
-AT_ONCE = policy_pb2.RetryPolicy(
-    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
-)
 # Clocks are enforced within one second; the rest is for a machine that is busy with other tests.
 SLACK_SECONDS = 1.0 + 2.0
 

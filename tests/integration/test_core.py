@@ -7,13 +7,9 @@ import pytest
 from tests.sql import Inspector
 from tests.toolkit import Api, eventually, packed, request, seconds
 from workerqueue.tasks.v1 import tasks_pb2
-from workerqueue.v1 import policy_pb2, worker_queue_pb2
+from workerqueue.v1 import worker_queue_pb2
 
 pytestmark = pytest.mark.all_postgres
-
-AT_ONCE = policy_pb2.RetryPolicy(
-    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
-)
 
 
 async def test_a_task_travels_there_and_back(api: Api, queue: str, sql: Inspector) -> None:

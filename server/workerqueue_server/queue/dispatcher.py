@@ -46,7 +46,7 @@ _SWEEP_SHARE = 0.05
 # it goes on the next time: what was missed among a hundred thousand leases is found in minutes.
 _SWEEP_TASKS = 1_000
 _RETRY_SECONDS = 0.5
-# Larger batches go through the ready index: the streams' windows would not take them at once.
+# Larger batches go through the lanes: the streams' windows would not take them at once.
 _MAX_OFFER = 256
 
 

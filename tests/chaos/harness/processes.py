@@ -130,7 +130,7 @@ class FakeClock:
         file.chmod(0o644)
 
     @staticmethod
-    def library() -> Path | None:
+    def preloaded() -> Path | None:
         """Where libfaketime is; None: it is not installed."""
         found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
         return found[0] if found else None
@@ -139,7 +139,7 @@ class FakeClock:
     def environment(self) -> dict[str, str]:
         """What its processes start with. Monotonic clocks stay true, as in a real jump."""
         return {
-            "LD_PRELOAD": str(self.library()),
+            "LD_PRELOAD": str(self.preloaded()),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -34,10 +34,9 @@ from tests.chaos.harness.history import Event, read_history
 from tests.chaos.harness.processes import Actor
 from tests.postgres import PostgresCluster, available_majors
 from tests.servers import ServerProcess
-from tests.toolkit import connected, eventually, request, seconds
+from tests.toolkit import AT_ONCE, connected, eventually, request
 from workerqueue import AsyncClient
 from workerqueue.tasks.v1.tasks_pb2 import RunFinished
-from workerqueue.v1 import policy_pb2
 
 _SECOND = 1_000_000_000
 _WAIT_SECONDS = 120.0
@@ -47,9 +46,6 @@ _AFTER_SECONDS = 6.0
 _GAP_SECONDS = 4.0
 _FULL_RATE = 0.95
 _HELD = 20
-AT_ONCE = policy_pb2.RetryPolicy(
-    initial_backoff=seconds(0.001), max_backoff=seconds(0.001), jitter=0
-)
 
 
 @dataclass(frozen=True)

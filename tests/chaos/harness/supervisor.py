@@ -80,7 +80,7 @@ def plan_of(seed: int, seconds: float) -> Plan:
     pick = Random(seed)
     scale = Scale()
     sort = pick.choice(("plain", "plain", "clocks", "disk", "standby"))
-    if sort == "clocks" and FakeClock.library() is not None:
+    if sort == "clocks" and FakeClock.preloaded() is not None:
         scale = replace(scale, fake_clocks=True)
     if sort == "disk" and SmallDisk.unavailable() is None:
         scale = replace(scale, small_disk=True)

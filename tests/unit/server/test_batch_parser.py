@@ -15,6 +15,7 @@ from workerqueue.tasks.v1 import tasks_pb2
 from workerqueue.v1 import worker_queue_pb2
 from workerqueue_server.queue.catalog import Catalog, Kind
 from workerqueue_server.queue.errors import InvalidTask, Refused
+from workerqueue_server.queue.varint import varint
 from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 
 CATALOG = Catalog.load({"everything": everything()})
@@ -58,7 +59,7 @@ def test_what_is_nested_deeply_is_taken_or_refused_as_alone(depth: int) -> None:
     children = field.message_type.fields_by_name["children"]
     data = b""
     for number in [children.number] * (depth - 2) + [field.number]:
-        data = _field(number, data)
+        data = varint(number << 3 | 2) + varint(len(data)) + data
     reader = EnqueueReader(CATALOG)
     made = worker_queue_pb2.EnqueueRequest()
     made.payload.type_url, made.payload.value = kind.type_url, data
@@ -70,16 +71,6 @@ def test_what_is_nested_deeply_is_taken_or_refused_as_alone(depth: int) -> None:
             reader.read(made, ahead.get(0))
     else:
         assert reader.read(made, ahead.get(0)).payload == expected
-
-
-def _field(number: int, value: bytes) -> bytes:
-    out = bytearray()
-    for part in (number << 3 | 2, len(value)):
-        while part >= 0x80:
-            out.append(part & 0x7F | 0x80)
-            part >>= 7
-        out.append(part)
-    return bytes(out) + value
 
 
 def test_a_batch_reads_together_what_it_can() -> None:
