@@ -17,7 +17,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from tests.postgres import Database, PostgresCluster
-from workerqueue_server.store import binary, link
+from workerqueue_server.store import binary, link, reads
 from workerqueue_server.store.migrator import migrate
 from workerqueue_server.store.records import (
     GrantRequest,
@@ -326,3 +326,15 @@ async def test_a_cursor_skips_what_was_taken_before(bench: Bench) -> None:
     assert (run.first_position, run.last_position) == (ROWS - 99, ROWS - 50)
     assert len(run.tokens) == 50
     assert read.total() <= 50 * _PER_TASK + _BESIDES
+
+
+async def test_no_connection_has_its_statements_compiled(database: Database) -> None:
+    """PostgreSQL's default is to compile what looks costly, which takes longer than any of ours."""
+    async with (
+        await link.connect(database.dsn, "test") as of_a_duty,
+        await AsyncConnection.connect(database.dsn) as of_the_pool,
+    ):
+        await reads.configure(of_the_pool)
+        for connection in (of_a_duty, of_the_pool):
+            cursor = await connection.execute("show jit")
+            assert await cursor.fetchone() == ("off",)

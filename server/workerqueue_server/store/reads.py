@@ -35,10 +35,14 @@ class TaskSnapshot(NamedTuple):
         return self.task["state"] in FINAL_STATES
 
 
-async def _configure(connection: AsyncConnection[Any]) -> None:
+async def configure(connection: AsyncConnection[Any]) -> None:
+    """Gives a new connection of the pool this server's settings and types."""
     binary.register(connection)
     await connection.set_autocommit(True)
-    await connection.execute("set statement_timeout = '30s'; set lock_timeout = '5s'")
+    # Without statistics a list looks costly enough to be compiled, which takes longer than it.
+    await connection.execute(
+        "set statement_timeout = '30s'; set lock_timeout = '5s'; set jit = off"
+    )
 
 
 class ReadStore:
@@ -52,7 +56,7 @@ class ReadStore:
             open=False,
             timeout=_WAIT_SECONDS,
             max_waiting=_MAX_WAITING,
-            configure=_configure,
+            configure=configure,
             check=AsyncConnectionPool.check_connection,
             kwargs={"application_name": "workerqueue read", "row_factory": dict_row},
             name="read",
