@@ -112,12 +112,14 @@ class PostgresCluster:
         *,
         parent: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        host: str | None = None,
     ) -> None:
         """Creates the cluster without starting it.
 
         `settings` are server settings (`postgresql.conf` names) beside or in place of the defaults;
         `parent` is where its folder lies, instead of the system's temporary folder; `environment`
-        is added to that of its processes.
+        is added to that of its processes; `host` is an address that it listens on, too, for
+        whoever shares a network with it.
         """
         self.major = major
         self._environment = dict(environment or {})
@@ -131,6 +133,7 @@ class PostgresCluster:
         self._settings = _SETTINGS | {
             "port": str(self.port),
             "unix_socket_directories": str(self._folder),
+            **({} if host is None else {"listen_addresses": f"127.0.0.1,{host}"}),
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,6 +142,9 @@ class PostgresCluster:
         if self._account is not None:
             shutil.chown(self._folder, self._account, self._account)
         self._initialize()
+        if host is not None:
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write("host all all samenet trust\n")
 
     def _initialize(self) -> None:
         """Makes the files, or copies those that this run of the tests has made for the major."""
@@ -255,9 +261,9 @@ class PostgresCluster:
         """Connects to a database over the unix socket, as the superuser."""
         return f"postgresql://{SUPERUSER}@/{dbname}?host={self._folder}&port={self.port}"
 
-    def tcp_dsn(self, dbname: str) -> str:
-        """Connects to a database over loopback TCP, as the superuser."""
-        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{dbname}"
+    def tcp_dsn(self, dbname: str, host: str = "127.0.0.1") -> str:
+        """Connects to a database over TCP, by default that of the loopback interface."""
+        return f"postgresql://{SUPERUSER}@{host}:{self.port}/{dbname}"
 
     def create_database(self, template: str = "template0") -> Database:
         """Creates a database of a name of its own as a copy of the template."""

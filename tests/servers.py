@@ -36,7 +36,7 @@ _running: weakref.WeakSet[ServerProcess] = weakref.WeakSet()
 
 
 class ServerProcess:
-    """One `workerqueue serve` of the test's own, on a free port of the loopback interface.
+    """One `workerqueue serve` of the test's own, by default on the loopback interface.
 
     Leaving it as a context manager stops it and fails the test if its log tells of a fault.
     """
@@ -51,21 +51,26 @@ class ServerProcess:
         name: str = "server",
         program: Sequence[str] = _PROGRAM,
         environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
         """Without a DSN the server runs the embedded database in `data_dir`.
 
-        `program` is what Python runs as the command line; `environment` is added. A server with
-        none of these and of one process is forked from one that has imported it (tests/warm.py).
+        `program` is what Python runs as the command line; `environment` is added; `host` is where
+        it listens; `prefix` is a command that runs another one somewhere else. A server with none
+        of these and of one process is forked from one that has imported it (tests/warm.py).
         """
         self.name = name
+        self._host = host
         self._environment = dict(environment or {})
         self._folder = Path(tempfile.mkdtemp(prefix="workerqueue-server-"))
         self._port_file = self._folder / "port"
         self.log_file = self._folder / "log"
-        self._python = [sys.executable, *program]
+        self._python = [*prefix, sys.executable, *program]
         self._warm = (
             sys.platform == "linux"
             and program == _PROGRAM
+            and not prefix
             and dsn is not None
             and not self._environment
             # Parents of servers, and what OpenTelemetry reads when it is imported.
@@ -87,7 +92,7 @@ class ServerProcess:
     @property
     def address(self) -> str:
         """host:port that clients connect to."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     @property
     def pid(self) -> int:

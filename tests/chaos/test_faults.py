@@ -11,6 +11,7 @@ from tests.chaos.harness.processes import FakeClock, SmallDisk
 from tests.chaos.harness.report import EpisodeReport
 from tests.chaos.harness.stage import Scale
 from tests.chaos.harness.supervisor import FAULTS, Plan, run_episode
+from tests.networks import Namespace
 
 SEED = 20261127
 
@@ -27,7 +28,8 @@ def checked(report: EpisodeReport, *, faults_at_least: int) -> None:
 
 
 async def test_whatever_happens_the_promises_hold(tmp_path: Path) -> None:
-    plan = Plan(SEED, 60, faults=tuple(FAULTS), opening=faults.KillServerAtPoint)
+    scale = Scale(namespaces=Namespace.unavailable() is None)
+    plan = Plan(SEED, 60, scale, faults=tuple(FAULTS), opening=faults.KillServerAtPoint)
     checked(await run_episode(plan, tmp_path), faults_at_least=3)
 
 

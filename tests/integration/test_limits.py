@@ -235,3 +235,21 @@ async def test_a_lower_window_than_the_limit_counts(api: Api, queue: str, sql: I
         await worker.send(max_in_flight=10)
         await worker.tasks(2)
         assert worker.untaken == []
+
+
+async def test_a_lease_that_another_worker_brings_along_counts_for_whom_it_was_granted_to(
+    api: Api, queue: str, sql: Inspector
+) -> None:
+    await sql.limit_queue(queue, per_worker=1, total=None)
+    await api.ids([request(queue=queue)] * 3)
+    (lent,) = await api.take(queue, 1, worker_id="lender", lease_duration=3_000)
+    async with (
+        api.worker(queue, 0, worker_id="borrower", held_lease_tokens=[lent.lease_token]) as holder,
+        api.worker(queue, 2, worker_id="borrower") as borrower,
+        api.worker(queue, 2, worker_id="lender") as lender,
+    ):
+        assert [lease.alive for lease in (await holder.welcome()).held_leases] == [True]
+        await borrower.task()
+        assert not lender.received
+        await holder.acked(lent.lease_token)
+        await lender.task()

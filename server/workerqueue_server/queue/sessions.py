@@ -46,13 +46,17 @@ class Sink(Protocol):
 class Holding:
     """What leases share that one grant gave to one stream; compared by identity."""
 
-    __slots__ = ("kind", "queue", "span")
+    __slots__ = ("kind", "queue", "span", "worker_id")
 
-    def __init__(self, queue: str, kind: str = "", span: Span | None = None) -> None:
+    def __init__(
+        self, queue: str, kind: str = "", span: Span | None = None, worker_id: str = ""
+    ) -> None:
         self.queue = queue
         self.kind = kind
         # None: it was granted elsewhere, or before a restart.
         self.span = span
+        # In whose limit the leases count, where that is not the worker of the stream.
+        self.worker_id = worker_id
 
     @property
     def granted_at(self) -> float | None:
@@ -180,9 +184,9 @@ class SessionBook:
     """All streams of this server and the leases they hold.
 
     Invariant: a token is in ``_by_token`` exactly if it is in the ``held`` of the session it maps
-    to, and ``_worker_held`` counts those tokens by worker and queue, as allowances count them by
-    principal. The book is this server's view, for windows and planning; what is true about leases
-    and limits the database decides.
+    to, and ``_worker_held`` counts those tokens by queue and by the worker that they were granted
+    to, as allowances count them by the principal that holds them. The book is this server's view,
+    for windows and planning; what is true about leases and limits the database decides.
 
     Leases whose stream is gone may still be answered, by unary calls or after a reconnect: what
     figures need of them is remembered for the last ones.
@@ -241,13 +245,18 @@ class SessionBook:
         if session.allowance is not None:
             session.allowance.taken += len(tokens)
         by_token.update(dict.fromkeys(tokens, session))
-        self._worker_held[session.worker_id, holding.queue] += len(tokens)
+        self._worker_held[holding.worker_id or session.worker_id, holding.queue] += len(tokens)
 
-    def resume(self, session: Session, token: bytes, lane: Lane | None) -> None:
-        """The stream holds a lease that another stream, here or elsewhere, was granted."""
+    def resume(self, session: Session, token: bytes, lane: Lane | None, worker_id: str) -> None:
+        """The stream holds a lease that another stream, here or elsewhere, was granted.
+
+        To the worker ``worker_id``, in whose limit it goes on to count in the database too.
+        """
         holding = self.holding(token)
         if holding is None:
             holding = Holding(lane.queue, lane.kind) if lane is not None else Holding("")
+        if worker_id != (holding.worker_id or session.worker_id):
+            holding = Holding(holding.queue, holding.kind, holding.span, worker_id)
         self._left.pop(token, None)
         self.hold(session, [token], holding)
 
@@ -332,7 +341,7 @@ class SessionBook:
         counts[holding] += count
         if session.allowance is not None:
             session.allowance.taken -= count
-        key = (session.worker_id, holding.queue)
+        key = (holding.worker_id or session.worker_id, holding.queue)
         self._worker_held[key] -= count
         if not self._worker_held[key]:
             del self._worker_held[key]
@@ -347,7 +356,7 @@ class SessionBook:
         return session.held[token] if session is not None else self._left.get(token)
 
     def held_by_worker(self, worker_id: str, queue: str) -> int:
-        """How many leases of the queue the worker's streams hold here."""
+        """How many leases of the queue, granted to the worker, streams hold here."""
         return self._worker_held[worker_id, queue]
 
     def tokens(self) -> list[bytes]:

@@ -210,7 +210,7 @@ class LeaseStream:
             if lease is not None:
                 lane = self._engine.lanes.get(lease.lane_id)
                 previous = self._engine.book.holder(token)
-                self._engine.book.resume(session, token, lane)
+                self._engine.book.resume(session, token, lane, lease.worker_id)
                 if previous is not None:
                     self._engine.dispatcher.changed(previous)
                 entry.lease_expires_at.CopyFrom(timestamp(lease.expires_at))

@@ -20,8 +20,7 @@ from workerqueue_server.store.statements import statement
 Row = tuple[Any, ...]
 Parameters = dict[str, object]
 
-# A dead peer is noticed after about 10 s instead of the kernel's two hours; a statement that
-# waits for somebody's lock gives up after 5 s, so that one stuck key cannot stop a duty for good.
+# A dead peer is noticed after about 10 s instead of the kernel's quarter of an hour or two hours.
 _CONNECTION_DEFAULTS: dict[str, str | int] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -29,20 +28,31 @@ _CONNECTION_DEFAULTS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-_SESSION_SETTINGS = "set lock_timeout = '5s'; set statement_timeout = '60s'; set jit = off"
+# PostgreSQL notices us in the same way: while it waits for somebody who is gone to read an answer,
+# its transaction holds rows that all others want, and no time-out of a statement ends that wait.
+# Settings without an effect on unix sockets.
+NOTICED: LiteralString = (
+    "set tcp_user_timeout = '10s'; set tcp_keepalives_idle = 5;"
+    " set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3"
+)
+# A statement that waits for somebody's lock gives up after 5 s, so that one stuck key cannot stop a
+# duty for good.
+_SESSION_SETTINGS: LiteralString = (
+    "set lock_timeout = '5s'; set statement_timeout = '60s'; set jit = off; " + NOTICED
+)
 _ATTEMPTS = 5
+
+
+def conninfo(dsn: str, **parameters: str | int) -> str:
+    """The DSN with this server's way to notice a dead peer, unless it names another itself."""
+    merged = {**_CONNECTION_DEFAULTS, **psycopg.conninfo.conninfo_to_dict(dsn), **parameters}
+    return psycopg.conninfo.make_conninfo(**merged)  # type: ignore[arg-type]
 
 
 async def connect(dsn: str, name: str, settings: LiteralString = "") -> AsyncConnection[Row]:
     """Opens a connection with this server's settings and types. Raises psycopg.Error."""
-    parameters = {
-        **_CONNECTION_DEFAULTS,
-        **psycopg.conninfo.conninfo_to_dict(dsn),
-        "application_name": f"workerqueue {name}",
-    }
     connection = await AsyncConnection.connect(
-        psycopg.conninfo.make_conninfo(**parameters),  # type: ignore[arg-type]
-        autocommit=True,
+        conninfo(dsn, application_name=f"workerqueue {name}"), autocommit=True
     )
     binary.register(connection)
     await connection.execute(_SESSION_SETTINGS + settings)

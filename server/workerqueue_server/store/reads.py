@@ -10,6 +10,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from workerqueue_server.store import binary
 from workerqueue_server.store.errors import DatabaseUnavailable, is_worth_repeating, translate
+from workerqueue_server.store.link import NOTICED, conninfo
 from workerqueue_server.store.statements import statement
 
 Record = dict[str, Any]
@@ -41,7 +42,7 @@ async def configure(connection: AsyncConnection[Any]) -> None:
     await connection.set_autocommit(True)
     # Without statistics a list looks costly enough to be compiled, which takes longer than it.
     await connection.execute(
-        "set statement_timeout = '30s'; set lock_timeout = '5s'; set jit = off"
+        f"set statement_timeout = '30s'; set lock_timeout = '5s'; set jit = off; {NOTICED}"
     )
 
 
@@ -50,7 +51,7 @@ class ReadStore:
 
     def __init__(self, dsn: str) -> None:
         self._pool = AsyncConnectionPool(
-            dsn,
+            conninfo(dsn, application_name="workerqueue read"),
             min_size=0,
             max_size=_POOL_SIZE,
             open=False,
@@ -58,7 +59,7 @@ class ReadStore:
             max_waiting=_MAX_WAITING,
             configure=configure,
             check=AsyncConnectionPool.check_connection,
-            kwargs={"application_name": "workerqueue read", "row_factory": dict_row},
+            kwargs={"row_factory": dict_row},
             name="read",
         )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 
 from tests.chaos.harness.fault import Blow, Fault, until
 from tests.chaos.harness.processes import Actor
 from tests.chaos.harness.proxy import BOTH, Direction, Proxy
-from tests.chaos.harness.stage import Stage
+from tests.chaos.harness.stage import Seat, Stage
+from tests.networks import BOTH_WAYS, Way
 
 _HOSTILE_SECONDS = 60.0
 
@@ -88,6 +90,48 @@ class BlackHole(OnProxy):
     async def spoil(self, proxy: Proxy, pick: Random) -> None:
         """Swallows."""
         proxy.swallow(_directions(pick))
+
+
+class SilentLink(Blow[Seat]):
+    """A server's links lose every packet, past the lease: nobody hears that it is gone.
+
+    To its clients, to its database, or both; one way or both ways, or the interface goes down.
+    """
+
+    name = "link falls silent"
+    seconds = (1, 15)
+    past_lease = True
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs servers with networks of their own."""
+        return None if stage.scale.namespaces else "no network namespaces"
+
+    @asynccontextmanager
+    async def claimed(self, stage: Stage, pick: Random) -> AsyncIterator[Seat | None]:
+        """Any server's links."""
+        async with stage.claimed([seat.namespace for seat in stage.seats], pick) as namespace:
+            yield next((seat for seat in stage.seats if seat.namespace is namespace), None)
+
+    async def strike(self, stage: Stage, target: Seat, pick: Random) -> None:
+        """Silences them, and writes down which and how."""
+        assert target.namespace is not None
+        names = pick.choice((("database",), ("clients",), ("database", "clients")))
+        ways = pick.choice((BOTH_WAYS, (Way.IN,), (Way.OUT,), ()))
+        how = " and ".join(way.value for way in ways) or "interface down"
+        between = f"server {target.number} - {' and '.join(names)}: {how}"
+        stage.recorder.write("fault", fault=between, phase="between")
+        for name in names:
+            link = target.namespace.links[name]
+            await asyncio.to_thread(link.lose, ways)
+            if not ways:
+                await asyncio.to_thread(link.unplug)
+
+    async def heal(self, stage: Stage, target: Seat) -> None:
+        """Lets every packet pass."""
+        assert target.namespace is not None
+        for link in target.namespace.links.values():
+            await asyncio.to_thread(link.heal)
 
 
 class Hostile(Fault):

@@ -39,10 +39,11 @@ class Proxy:
     what was sent. Bytes are never altered, reordered or made up: TCP does not do that either.
     """
 
-    def __init__(self, name: str, target: tuple[str, int]) -> None:
+    def __init__(self, name: str, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self.name = name
         # Connections that are made later go to whatever stands here then.
         self.target = target
+        self._host = host
         self.port = 0
         self.refuses = False
         self._behaviours = {direction: Behaviour() for direction in Direction}
@@ -52,7 +53,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Listens."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self._host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -67,7 +68,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """host:port for clients."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     def cut(self) -> None:
         """Resets every connection; new ones are served."""

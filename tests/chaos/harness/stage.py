@@ -4,7 +4,8 @@
     workers   -> proxy ->
 
 Each server has a proxy for producers, one for workers, and one to the database, so that each pair
-can be parted from each other.
+can be parted from each other. Where the machine has network namespaces, each server lives in one of
+its own, and between it and its proxies are links that can fall silent.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from tests.chaos.harness.producer import (
     TICKS,
 )
 from tests.chaos.harness.proxy import Proxy
+from tests.networks import Namespace
 from tests.postgres import PostgresCluster, available_majors
 from tests.servers import ServerProcess
 from tests.toolkit import connected, request, seconds
@@ -66,6 +68,8 @@ class Scale:
     fake_clocks: bool = False
     # The database lies on a disk that can be filled.
     small_disk: bool = False
+    # Each server has a network of its own.
+    namespaces: bool = False
 
 
 class Seat:
@@ -74,8 +78,13 @@ class Seat:
     def __init__(self, number: int, folder: Path, scale: Scale) -> None:
         self.point = folder / f"server-{number}.point"
         self.clock = FakeClock(folder / f"server-{number}.clock") if scale.fake_clocks else None
-        self._number = number
-        self.database = Proxy(f"server {number} - PostgreSQL", ("127.0.0.1", 0))
+        self.number = number
+        self.namespace = Namespace("database", "clients") if scale.namespaces else None
+        links = self.namespace.links if self.namespace is not None else {}
+        near = links["database"].host if links else "127.0.0.1"
+        # Where the server listens.
+        self._host = links["clients"].far if links else "127.0.0.1"
+        self.database = Proxy(f"server {number} - PostgreSQL", ("127.0.0.1", 0), near)
         self.producers = Proxy(f"producers - server {number}", ("127.0.0.1", 0))
         self.workers = Proxy(f"workers - server {number}", ("127.0.0.1", 0))
         self.server: ServerProcess
@@ -94,10 +103,13 @@ class Seat:
         environment = {VARIABLE: str(self.point), "PYTHONPATH": path}
         self.server = ServerProcess(
             f"postgresql://postgres@{self.database.address}/{DATABASE}",
-            name=f"server-{self._number}",
+            name=f"server-{self.number}",
             program=("-m", "tests.chaos.harness.faulty"),
             environment=environment | (self.clock.environment if self.clock else {}),
             drain_seconds=3.0,
+            host=self._host,
+            prefix=self.namespace.prefix if self.namespace is not None else (),
+            arguments=["--allow-insecure"] if self.namespace is not None else (),
         )
         self.server.launch()
 
@@ -105,7 +117,7 @@ class Seat:
         """Waits until the server serves, and lets clients come."""
         await asyncio.to_thread(self.server.wait_until_serving)
         for proxy in (self.producers, self.workers):
-            proxy.target = ("127.0.0.1", self.server.port)
+            proxy.target = (self._host, self.server.port)
 
 
 class Stage:
@@ -129,7 +141,12 @@ class Stage:
     async def start(self) -> None:
         """Starts the database, then servers, then clients."""
         await asyncio.to_thread(self._start_database)
-        self.seats = [Seat(n, self.folder, self.scale) for n in range(self.scale.servers)]
+        self.seats: list[Seat] = []
+        for number in range(self.scale.servers):
+            seat = Seat(number, self.folder, self.scale)
+            self.seats.append(seat)
+            if seat.namespace is not None:
+                self._stack.callback(seat.namespace.close)
         for seat in self.seats:
             await seat.launch(self.cluster.port)
         for seat in self.seats:

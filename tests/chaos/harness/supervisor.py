@@ -29,6 +29,7 @@ from tests.chaos.harness.observer import read_truth
 from tests.chaos.harness.processes import FakeClock, SmallDisk
 from tests.chaos.harness.report import EpisodeReport, Totals, measure
 from tests.chaos.harness.stage import DATABASE, Scale, Stage
+from tests.networks import Namespace
 
 FAULTS: dict[type[Fault], int] = {
     faults.KillWorker: 2,
@@ -53,6 +54,7 @@ FAULTS: dict[type[Fault], int] = {
     network.Delay: 2,
     network.Truncate: 2,
     network.BlackHole: 2,
+    network.SilentLink: 3,
     network.Deaf: 1,
     network.Vanish: 1,
     network.Malformed: 1,
@@ -76,9 +78,12 @@ class Plan:
 
 
 def plan_of(seed: int, seconds: float) -> Plan:
-    """The plan of a seed: fake clocks, a small disk, a standby, or nothing special."""
+    """The plan of a seed: fake clocks, a small disk, a standby, or nothing special.
+
+    Servers have networks of their own wherever that can be.
+    """
     pick = Random(seed)
-    scale = Scale()
+    scale = Scale(namespaces=Namespace.unavailable() is None)
     sort = pick.choice(("plain", "plain", "clocks", "disk", "standby"))
     if sort == "clocks" and FakeClock.preloaded() is not None:
         scale = replace(scale, fake_clocks=True)
@@ -117,7 +122,12 @@ async def _strike(stage: Stage, plan: Plan) -> None:
     pick = Random(plan.seed)
     loop = asyncio.get_running_loop()
     end = loop.time() + plan.seconds
-    offered = [kind for kind in plan.faults if kind.unavailable(stage) is None]
+    offered = []
+    for kind in plan.faults:
+        if (reason := kind.unavailable(stage)) is None:
+            offered.append(kind)
+        else:
+            stage.recorder.write("fault", fault=kind.name, phase="left out", reason=reason)
     deck: list[type[Fault]] = []
     if plan.opening is not None:
         await _run(stage, plan.opening(), Random(pick.getrandbits(64)), 1)
@@ -173,6 +183,18 @@ async def run(
     return totals
 
 
+def _left_out() -> dict[str, str]:
+    """What no episode can have on this machine, and why."""
+    found = {
+        network.SilentLink.name: Namespace.unavailable(),
+        faults.FillDisk.name: SmallDisk.unavailable(),
+        f"{faults.JumpServerClock.name}, {faults.JumpDatabaseClock.name}": (
+            None if FakeClock.preloaded() else "libfaketime is not installed"
+        ),
+    }
+    return {what: reason for what, reason in found.items() if reason is not None}
+
+
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -194,6 +216,8 @@ def main() -> None:
     chosen = [named[name] for name in given.fault] if given.fault else tuple(FAULTS)
     seed = given.seed if given.seed is not None else Random().randrange(1_000_000)
     _say(f"seed {seed}")
+    for what, reason in _left_out().items():
+        _say(f"left out: {what} ({reason})")
     totals = asyncio.run(run(seed, given.minutes, given.keep, given.episode, chosen, given.json))
     _say(totals.text())
     sys.exit(1 if totals.violations else 0)

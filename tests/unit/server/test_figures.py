@@ -87,8 +87,25 @@ def test_a_lease_is_known_after_its_stream_is_gone_and_dropped_once() -> None:
     assert book.drop([b"1"]).counts == {}
     other = Session("t", "w", (), (), None, Deaf())
     book.add(other)
-    book.resume(other, b"2", None)
+    book.resume(other, b"2", None, "w")
     dropped = book.drop([b"2"])
     assert dropped.sessions == {b"2": other}
     assert dropped.counts == {holding: 1}
     assert book.held_by_worker("w", "q") == 0
+
+
+def test_a_lease_counts_for_the_worker_that_it_was_granted_to() -> None:
+    book = SessionBook()
+    lender, borrower = (Session(w, w, (), (), None, Deaf()) for w in ("lender", "borrower"))
+    for session in (lender, borrower):
+        book.add(session)
+    book.hold(lender, [b"1"], Holding("q"))
+    for session in (borrower, lender, borrower):
+        book.resume(session, b"1", None, "lender")
+        assert list(session.held) == [b"1"]
+        assert (book.held_by_worker("lender", "q"), book.held_by_worker("borrower", "q")) == (1, 0)
+    book.remove(borrower)
+    book.resume(lender, b"1", None, "lender")
+    assert book.held_by_worker("lender", "q") == 1
+    book.drop([b"1"])
+    assert book.held_by_worker("lender", "q") == 0

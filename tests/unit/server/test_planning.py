@@ -416,7 +416,7 @@ def test_leases_brought_along_count_beyond_the_bound_and_nothing_is_kept_of_who_
     table.lane("q")
     session = table.session("q", principal=token("a"))
     for number in range(5):
-        table.book.resume(session, b"%d" % number, None)
+        table.book.resume(session, b"%d" % number, None, "w")
     assert session.demand == 0
     table.book.drop([b"0", b"1"])
     assert session.demand == 0
