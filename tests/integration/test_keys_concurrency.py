@@ -109,9 +109,7 @@ async def test_fifty_callers_share_one_job(
         )
 
 
-async def test_a_job_never_runs_twice_at_once(
-    apis: list[Api], look: Inspector, queue: str
-) -> None:
+async def test_a_job_never_runs_twice_at_once(apis: list[Api], look: Inspector, queue: str) -> None:
     """Callers replace it while workers of both servers run it, and the last word counts."""
     key = f"{queue}-job"
     running = 0
