@@ -8,6 +8,8 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from tests.toolkit import eventually
+
 Row = dict[str, Any]
 
 
@@ -76,6 +78,18 @@ class Inspector:
             list(task_ids),
         )
         return {row["state"]: row["n"] for row in rows}
+
+    async def fold_flows(self) -> None:
+        """Moves all flows into the sums of the statistics.
+
+        Servers do so from time to time, and only one at a time can.
+        """
+
+        async def none_left() -> bool:
+            await self.value("select workerqueue.fold_flows(1000000)")
+            return bool(await self.value("select count(*) = 0 from workerqueue.task_flows"))
+
+        await eventually(none_left, "all flows are folded")
 
     async def limit_queue(self, queue: str, total: int | None, per_worker: int | None) -> None:
         """Sets a queue's limits as an operator would."""
