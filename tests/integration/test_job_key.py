@@ -190,7 +190,8 @@ async def test_a_successor_follows_a_lost_lease(
     api: Api, sql: Inspector, queue: str, key: str
 ) -> None:
     first = await api.enqueue(run("a"), queue=queue, job_key=key)
-    await api.take(queue, lease_duration=1)
+    # Long enough for the successor to come while it lives.
+    await api.take(queue, lease_duration=3)
     second = await api.enqueue(run("b"), queue=queue, job_key=key)
     async with api.worker(queue) as worker:
         assert (await worker.task()).task_id == second.task_id

@@ -222,7 +222,7 @@ async def test_a_higher_priority_that_waits_takes_the_turn_of_a_released_holder(
 async def test_a_scheduled_task_does_not_hold_its_key_before_it_is_due(
     api: Api, queue: str, key: str
 ) -> None:
-    later = await api.enqueue(queue=queue, concurrency_key=key, delay=seconds(0.3))
+    later = await api.enqueue(queue=queue, concurrency_key=key, delay=seconds(1))
     now = await api.enqueue(queue=queue, concurrency_key=key)
     async with api.worker(queue) as worker:
         first = await worker.task()

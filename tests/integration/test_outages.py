@@ -128,12 +128,13 @@ async def test_due_tasks_and_lost_leases_wait_for_the_database_and_no_longer(
 ) -> None:
     lost = await api.enqueue(
         queue=queue,
-        lease_duration=seconds(1),
+        lease_duration=seconds(2),
         retry={"initial_backoff": seconds(0.001), "max_backoff": seconds(0.001)},
     )
-    due = await api.enqueue(queue=queue, delay=seconds(1))
+    due = await api.enqueue(queue=queue, delay=seconds(2))
     assert len(await api.take(queue)) == 1
-    async with api.worker(queue) as worker:
+    # What this worker takes is not lost in its turn, even if that is before the database stops.
+    async with api.worker(queue, lease_duration=60) as worker:
         own_postgres.stop("fast")
         await health_becomes(api, _NOT_SERVING)
         own_postgres.start()

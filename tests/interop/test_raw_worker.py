@@ -76,7 +76,7 @@ async def test_it_completes_fails_and_heartbeats(
 ) -> None:
     quick = [await api.enqueue(queue=queue) for _ in range(50)]
     # Longer than its lease: only heartbeats keep it.
-    long = await api.enqueue(queue=queue, lease_duration=seconds(1), metadata={"seconds": "2.5"})
+    long = await api.enqueue(queue=queue, lease_duration=seconds(2), metadata={"seconds": "4.5"})
     retry = RetryPolicy(initial_backoff=seconds(0.05))
     broken = await api.enqueue(
         queue=queue, max_attempts=2, retry=retry, metadata={"fail": "no route to host"}
