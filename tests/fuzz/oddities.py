@@ -7,6 +7,7 @@ added. Hints by field name only make it likelier that a request passes the first
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -117,7 +118,9 @@ class Oddities:
         if dice.randrange(4):
             self._make_sound(dice, message)
         self._disturb(dice, message, 0)
-        return bytes(message.SerializePartialToString()) + dice.choice(_UNKNOWN_FIELDS)
+        return bytes(message.SerializePartialToString(deterministic=True)) + dice.choice(
+            _UNKNOWN_FIELDS
+        )
 
     def _subscribe(self, dice: Random) -> bytes:
         first = lease_pb2.LeaseRequest()
@@ -126,7 +129,7 @@ class Oddities:
         first.subscribe.max_in_flight = dice.choice([0, 1, 3, 100, 100_000])
         if dice.randrange(2):
             self._disturb(dice, first, 0)
-        return bytes(first.SerializePartialToString())
+        return bytes(first.SerializePartialToString(deterministic=True))
 
     def _make_sound(self, dice: Random, message: Message) -> None:
         """Gives the fields that requests of this shape cannot do without."""
@@ -206,7 +209,7 @@ class Oddities:
         if kind is not None and dice.randrange(4):
             payload = GetMessageClass(kind)()
             self._disturb(dice, payload, _DEPTH - 2)
-            message.value = payload.SerializePartialToString()
+            message.value = payload.SerializePartialToString(deterministic=True)
         else:
             message.value = dice.randbytes(dice.randrange(40))
 
@@ -282,6 +285,7 @@ _UNKNOWN_FIELDS = [
 ]
 
 
+@cache
 def _method(name: str) -> MethodDescriptor:
     return next(method for method in methods() if method.name == name)
 
@@ -338,9 +342,15 @@ def _broken(dice: Random, sound: bytes) -> bytes:
 
 def _nested(dice: Random) -> bytes:
     """One field in itself, deeper than parsers like it."""
+    return _in_itself(dice.randrange(1, 16), dice.choice(_NESTINGS))
+
+
+# Of few forms, and each takes longer to make than all else of a case.
+@cache
+def _in_itself(number: int, depth: int) -> bytes:
     data = b""
-    tag = bytes([dice.randrange(1, 16) << 3 | 2])
-    for _ in range(dice.choice(_NESTINGS)):
+    tag = bytes([number << 3 | 2])
+    for _ in range(depth):
         if len(data) > 100_000:
             break
         data = tag + varint(len(data)) + data
