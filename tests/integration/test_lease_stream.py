@@ -50,6 +50,7 @@ def subscribe(**fields: object) -> lease_pb2.LeaseRequest:
         (subscribe(queues=["fine", "not fine"]), "subscribe.queues[1]"),
         (subscribe(max_in_flight=-1), "subscribe.max_in_flight"),
         (subscribe(max_in_flight=100_001), "subscribe.max_in_flight"),
+        (subscribe(held_lease_tokens=[b"t"] * 100_001), "subscribe.held_lease_tokens"),
         (subscribe(lease_duration=seconds(0.9)), "subscribe.lease_duration"),
         (subscribe(lease_duration=seconds(3601)), "subscribe.lease_duration"),
         (
