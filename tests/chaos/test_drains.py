@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
 
-from tests.chaos.harness.faulty import VARIABLE
+from tests.chaos.harness.faulty import VARIABLE, arm
 from tests.postgres import Database
 from tests.servers import ServerProcess
 from tests.sql import Inspector
@@ -40,9 +39,7 @@ async def test_leases_that_were_granted_while_the_server_stopped_are_given_back(
             first = await worker.task()
             await worker.acked(first.lease_token)
             # The database has committed, and the server does not know it for a while.
-            point.write_text(
-                json.dumps({"point": f"after commit of {statement}", "action": "dawdle"})
-            )
+            arm(point, {"point": f"after commit of {statement}", "action": "dawdle"})
             stored = api.stub.EnqueueBatch(
                 worker_queue_pb2.EnqueueBatchRequest(tasks=[request(queue="q")] * count)
             )

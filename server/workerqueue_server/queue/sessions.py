@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
@@ -17,6 +18,10 @@ from workerqueue_server.store.records import GrantRun, Lane
 
 # Leases of streams that are gone of which queue, kind and time of grant are remembered.
 _MAX_LEFT = 20_000
+# Workers whose last stream ended while it was narrowed, and for how long that is remembered: as
+# long as the longest pause.
+_MAX_NARROW_LEFT = 10_000
+_NARROW_LEFT_SECONDS = 60.0
 
 
 class EndReason(IntEnum):
@@ -190,6 +195,10 @@ class SessionBook:
 
     Leases whose stream is gone may still be answered, by unary calls or after a reconnect: what
     figures need of them is remembered for the last ones.
+
+    A worker whose stream ends while it is narrowed and that comes back within a minute goes on as
+    if it had been the same stream. It would else be given a whole window by each reconnect, and one
+    that stalls until its stream breaks, again and again, would lose a window of attempts each time.
     """
 
     def __init__(self, in_flight_per_principal: int = bounds.IN_FLIGHT_PER_PRINCIPAL) -> None:
@@ -204,6 +213,8 @@ class SessionBook:
         self._left: dict[bytes, Holding] = {}
         # Streams whose leases ran out; some may have made up for it since.
         self.narrowed: set[Session] = set()
+        # By principal and worker: when its last stream ended, and that stream, if it was narrowed.
+        self._narrow_left: dict[tuple[str, str], tuple[float, Session]] = {}
 
     def allowance_of(self, principal: Principal) -> Allowance | None:
         """What the principal's streams share; None for callers without tokens.
@@ -222,11 +233,24 @@ class SessionBook:
         """A stream subscribed."""
         session.suspended = session.worker_id in self.drained
         self.sessions[session.session_id] = session
+        ended_at, last = self._narrow_left.get(_worker_of(session), (0.0, None))
+        now = monotonic()
+        if last is not None and now - ended_at <= _NARROW_LEFT_SECONDS:
+            # Each stream of the worker makes up for it by itself.
+            session.narrowing = copy.copy(last.narrowing)
+            session.heard_at = last.heard_at
+            session.heard(now)
+            self.narrowed.add(session)
 
     def remove(self, session: Session) -> None:
         """A stream is gone. Its leases go on in the database."""
         self.sessions.pop(session.session_id, None)
         self.narrowed.discard(session)
+        self._narrow_left.pop(_worker_of(session), None)
+        if session.narrowing is not None:
+            self._narrow_left[_worker_of(session)] = monotonic(), session
+            while len(self._narrow_left) > _MAX_NARROW_LEFT:
+                del self._narrow_left[next(iter(self._narrow_left))]
         left = session.held.copy()
         self.drop(list(left))
         self._left.update(left)
@@ -362,3 +386,7 @@ class SessionBook:
     def tokens(self) -> list[bytes]:
         """All held leases."""
         return list(self._by_token)
+
+
+def _worker_of(session: Session) -> tuple[str, str]:
+    return session.principal.key, session.worker_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from random import Random
@@ -12,6 +11,7 @@ from typing import ClassVar
 import psycopg
 
 from tests.chaos.harness.fault import Blow, Fault, until
+from tests.chaos.harness.faulty import arm
 from tests.chaos.harness.processes import Actor, FakeClock
 from tests.chaos.harness.stage import DATABASE, Seat, Stage
 
@@ -230,7 +230,7 @@ class KillServerAtPoint(Fault):
             if seat is None:
                 return False
             order = {"point": point, "action": self.action, "skip": pick.randrange(5)}
-            arm(seat, order)
+            arm(seat.point, order)
             try:
                 met = await until(lambda: not seat.point.exists(), _POINT_SECONDS)
             finally:
@@ -356,7 +356,7 @@ class LoseNotify(Fault):
             seats = [await stack.enter_async_context(stage.claimed([s], pick)) for s in stage.seats]
             free = [seat for seat in seats if seat is not None]
             for seat in free:
-                arm(seat, {"lose": "notify"})
+                arm(seat.point, {"lose": "notify"})
             try:
                 await asyncio.sleep(pick.uniform(3, 8))
             finally:
@@ -391,13 +391,6 @@ class JumpDatabaseClock(Fault):
             # Processes look at the clock's file once a second.
             await asyncio.sleep(1.5)
         return True
-
-
-def arm(seat: Seat, order: dict[str, object]) -> None:
-    """Tells a server's fault points what to do; they look at each statement."""
-    partial = seat.point.with_suffix(".partial")
-    partial.write_text(json.dumps(order))
-    partial.replace(seat.point)
 
 
 @asynccontextmanager

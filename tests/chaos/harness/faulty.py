@@ -10,8 +10,9 @@ removed) when it is met:
 
 Points: "before commit of STATEMENT" (it has run in a transaction that is still open), "after
 commit of STATEMENT" (the server does not know yet), "before the answer to METHOD". Actions: kill
-(SIGKILL), freeze (SIGSTOP), dawdle (the server hears of it three seconds later). Statements are the
-names of store/sql, methods those of WorkerQueue.
+(SIGKILL), freeze (SIGSTOP), dawdle (the server hears of it three seconds later), hold (it hears of
+it when there is a file of the same name with the ending .go). Statements are the names of
+store/sql, methods those of WorkerQueue.
 With {"lose": "notify"} the statement is not run at all, for as long as the file is there.
 """
 
@@ -31,6 +32,15 @@ from psycopg.pq import TransactionStatus
 VARIABLE = "CHAOS_POINT"
 _SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 _DAWDLE_SECONDS = 3.0
+_POLL_SECONDS = 0.02
+
+
+def arm(path: Path, order: dict[str, object]) -> None:
+    """Tells the fault points of a server what to do; they look at each statement."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(order))
+    # Whole or not at all: it is read all the time.
+    partial.replace(path)
 
 
 class Points:
@@ -66,6 +76,9 @@ class Points:
         self._path.unlink()
         if action == "dawdle":
             await asyncio.sleep(_DAWDLE_SECONDS)
+        elif action == "hold":
+            while not self._path.with_suffix(".go").exists():  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_SECONDS)
         else:
             os.kill(os.getpid(), _SIGNALS[action])
 

@@ -72,6 +72,20 @@ class Scale:
     namespaces: bool = False
 
 
+def ticks() -> schedule_pb2.Schedule:
+    """The schedule of an episode, whose tasks are tried again as soon as those of producers."""
+    month = seconds(30 * 86_400)
+    retention = policy_pb2.RetentionPolicy(succeeded=month, dead=month)
+    return schedule_pb2.Schedule(
+        schedule_id=TICKS,
+        cron=f"*/{observer.TICK_SECONDS} * * * * *",
+        task=request(queue=TICKS, max_attempts=10, retry=RETRY, retention=retention),
+        catch_up=schedule_pb2.CATCH_UP_POLICY_ALL,
+        catch_up_limit=1_000,
+        overlap=schedule_pb2.OVERLAP_POLICY_ALLOW,
+    )
+
+
 class Seat:
     """One server with its proxies, its fault point and its clock."""
 
@@ -183,16 +197,6 @@ class Stage:
             self.standby.start()
 
     async def _declare(self) -> None:
-        month = seconds(30 * 86_400)
-        retention = policy_pb2.RetentionPolicy(succeeded=month, dead=month)
-        schedule = schedule_pb2.Schedule(
-            schedule_id=TICKS,
-            cron=f"*/{observer.TICK_SECONDS} * * * * *",
-            task=request(queue=TICKS, max_attempts=10, retry=RETRY, retention=retention),
-            catch_up=schedule_pb2.CATCH_UP_POLICY_ALL,
-            catch_up_limit=1_000,
-            overlap=schedule_pb2.OVERLAP_POLICY_ALLOW,
-        )
         async with connected(self.seats[0].server.address) as api:
             admin = WorkerQueueAdminStub(api.channel)
             for limited in (
@@ -201,7 +205,7 @@ class Stage:
             ):
                 limited.allow_missing = True
                 await admin.UpdateQueue(limited)
-            await admin.CreateSchedule(schedule_pb2.CreateScheduleRequest(schedule=schedule))
+            await admin.CreateSchedule(schedule_pb2.CreateScheduleRequest(schedule=ticks()))
 
     def _producer(self, number: int) -> Actor:
         options = {

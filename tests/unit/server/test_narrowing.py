@@ -62,6 +62,13 @@ class Worker:
         self.table.book.drop(tokens)
         return self.session.places
 
+    def reconnect(self, after: float) -> None:
+        """The stream ends, and a while later the worker has another one."""
+        self.table.planner.part(self.session)
+        self.table.book.remove(self.session)
+        self.clock.now += after
+        self.session = self.table.session("q", window=WINDOW, worker=self.session.worker_id)
+
 
 @pytest.fixture
 def worker(clock: Clock) -> Worker:
@@ -241,6 +248,62 @@ def test_a_stream_that_is_gone_is_forgotten(worker: Worker) -> None:
     assert worker.table.book.narrowed == {worker.session}
     worker.table.book.remove(worker.session)
     assert not worker.table.book.narrowed
+
+
+def test_a_worker_that_comes_back_soon_goes_on_as_if_it_had_not_left(worker: Worker) -> None:
+    tokens = worker.take()
+    chatter(worker, LEASE)
+    narrow = worker.run_out(tokens)
+    assert narrow == WINDOW // 2
+    worker.reconnect(after=1.0)
+    assert worker.session.places == narrow
+    assert worker.table.book.narrowed == {worker.session}
+    (trial,) = worker.take()
+    worker.reconnect(after=1.0)
+    # What it was given last is not heard of yet.
+    assert worker.session.demand == 0
+    worker.table.book.resume(worker.session, trial, None, worker.session.worker_id)
+    worker.answer([trial])
+    assert worker.session.demand == narrow + 1
+
+
+def test_a_worker_that_comes_back_from_its_silence_need_not_wait(worker: Worker) -> None:
+    for _ in range(2):
+        tokens = worker.take()
+        worker.clock.now += LEASE
+        worker.run_out(tokens)
+        worker.clock.now += LEASE
+    assert worker.session.demand == 0
+    worker.reconnect(after=1.0)
+    assert worker.session.demand == 1
+
+
+def test_a_worker_that_comes_back_late_or_in_another_name_gets_its_whole_window(
+    worker: Worker,
+) -> None:
+    tokens = worker.take()
+    chatter(worker, LEASE)
+    worker.run_out(tokens)
+    other = worker.table.session("q", window=WINDOW, worker="another")
+    assert other.demand == WINDOW
+    worker.reconnect(after=61.0)
+    assert worker.session.demand == WINDOW
+
+
+def test_how_narrow_streams_were_is_remembered_for_so_many_workers(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_MAX_NARROW_LEFT", 1)
+    tokens = worker.take()
+    chatter(worker, LEASE)
+    worker.run_out(tokens)
+    later = worker.table.session("q", window=WINDOW, worker="later")
+    later.narrowing = Narrowing(WINDOW)
+    first = worker.session.worker_id
+    worker.table.book.remove(worker.session)
+    worker.table.book.remove(later)
+    assert worker.table.session("q", worker=first).narrowing is None
+    assert worker.table.session("q", worker="later").narrowing is not None
 
 
 def test_a_worker_that_pauses_keeps_its_narrow_window() -> None:
