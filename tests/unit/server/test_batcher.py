@@ -71,6 +71,50 @@ async def test_what_arrives_during_a_write_becomes_the_next_batch() -> None:
     assert writer.batches == [[1], [2, 3, 4, 5, 6, 7, 8, 9]]
 
 
+async def rounds(count: int) -> None:
+    """So many rounds of the event loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def come_back_one_by_one(batcher: Batcher[int, int], count: int) -> None:
+    """Callers that were answered together submit again, each a round later than the last."""
+
+    async def call(place: int) -> None:
+        await batcher.submit([place])
+        await rounds(place)
+        await batcher.submit([place])
+
+    await asyncio.gather(*(call(place) for place in range(count)))
+
+
+async def test_callers_that_were_answered_together_share_the_next_write() -> None:
+    writer = Writer()
+    async with running(writer) as batcher:
+        await come_back_one_by_one(batcher, 10)
+    assert writer.batches == [list(range(10)), list(range(10))]
+
+
+async def test_arrivals_without_end_do_not_keep_the_first_from_being_written() -> None:
+    writer = Writer()
+    async with running(writer) as batcher:
+        await come_back_one_by_one(batcher, 100)
+    first, second, *others = writer.batches
+    assert first == list(range(100))
+    assert 1 < len(second) < 100
+    assert others
+
+
+async def test_one_caller_alone_never_waits_for_others() -> None:
+    writer = Writer()
+    async with running(writer) as batcher:
+        for number in range(3):
+            answer = batcher.submit([number])
+            # One round to begin, one for the write, whose result the next one sees.
+            await rounds(3)
+            assert answer.done()
+
+
 async def test_a_batch_is_bounded_but_what_came_together_stays_together() -> None:
     writer = Writer(held=True)
     async with running(writer, max_batch=4) as batcher:
