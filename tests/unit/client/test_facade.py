@@ -58,4 +58,5 @@ def test_the_import_needs_nothing_of_the_server() -> None:
     loaded = set(done.stdout.split())
     # `import grpc` loads its own extras (grpc_tools, grpc_health, ...) if they happen to be there.
     foreign = {name for name in loaded if not name.lstrip("_").startswith(("grpc", "cython"))}
-    assert foreign == {"workerqueue", "google", "buf", "typing_extensions"}
+    # Newer grpcio brings this one.
+    assert foreign - {"typing_extensions"} == {"workerqueue", "google", "buf"}
