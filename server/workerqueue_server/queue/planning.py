@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
 
 from workerqueue_server.queue.quota import Allowance
 from workerqueue_server.queue.sessions import Session, SessionBook
@@ -27,6 +26,9 @@ _MAX_REQUESTS = 64
 _MAX_BYTES = 16 * 1024 * 1024
 # Lanes read by one request: all priorities and kinds that compete, up to this many.
 _MAX_LANES = 32
+# A request reads so many lanes that each one known to have more gives about so many tasks: to read
+# a lane costs the database as much as a few tasks.
+_LANE_TASKS = 32
 
 GroupKey = tuple[frozenset[str], frozenset[str], int | None]
 
@@ -34,7 +36,17 @@ GroupKey = tuple[frozenset[str], frozenset[str], int | None]
 class LaneState:
     """What this server believes about a lane."""
 
-    __slots__ = ("average_bytes", "cursor", "groups", "lane", "ready", "sweep_start", "wakes")
+    __slots__ = (
+        "average_bytes",
+        "cursor",
+        "groups",
+        "has_more",
+        "lane",
+        "ready",
+        "sweep_start",
+        "taken",
+        "wakes",
+    )
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -44,6 +56,10 @@ class LaneState:
         self.sweep_start = 0
         # Whether there may be tasks after the cursor.
         self.ready = False
+        # Whether the last request gave all it was asked for and this lane its full share of it.
+        self.has_more = False
+        # Tasks granted by the request whose outcome is being entered.
+        self.taken = 0
         # Counts wake-ups, so that a round can tell whether one came while it was under way.
         self.wakes = 0
         # Payload size, to bound the memory of one grant; starts high until known.
@@ -62,6 +78,7 @@ class LaneState:
 
     def rest(self) -> None:
         """Nothing is available after the cursor."""
+        self.has_more = False
         if self.ready:
             self.ready = False
             for group in self.groups:
@@ -85,6 +102,7 @@ class LaneState:
         """So many tasks up to this position were granted."""
         if position > self.cursor:
             self.cursor = position
+        self.taken += count
         self.average_bytes += (payload_bytes / count - self.average_bytes) * (1 - 0.95**count)
 
 
@@ -95,8 +113,8 @@ class Group:
     sessions: dict[str, Session] = field(default_factory=dict)
     # Sessions that may have room, in the order in which they asked.
     hungry: dict[str, Session] = field(default_factory=dict)
+    # Lanes that may have tasks; those whose queue was read the longest time ago come first.
     ready: dict[int, LaneState] = field(default_factory=dict)
-    turn: int = 0
 
 
 @dataclass(slots=True)
@@ -241,11 +259,14 @@ class Planner:
     def granted(self, request: Request, count: int) -> None:
         """The request brought so many tasks."""
         self._unreserve(request)
-        if count < request.grant.wanted:
-            for state, wakes in zip(request.lanes, request.wakes, strict=True):
-                # What woke a lane while the statement ran may have come too late for its snapshot.
-                if state.wakes == wakes:
-                    state.rest()
+        is_short = count < request.grant.wanted
+        full_share = count / len(request.lanes)
+        for state, wakes in zip(request.lanes, request.wakes, strict=True):
+            state.has_more = not is_short and state.ready and state.taken >= full_share
+            state.taken = 0
+            # What woke a lane while the statement ran may have come too late for its snapshot.
+            if is_short and state.wakes == wakes:
+                state.rest()
         for session in request.sessions:
             if session.room:
                 request.group.hungry[session.session_id] = session
@@ -274,7 +295,7 @@ class Planner:
                 self.demand(session)
 
     def _plan_group(self, group: Group, budget: int, slots: int) -> list[Request]:
-        lanes = self._choose_lanes(group)
+        lanes = self._choose_lanes(group, budget)
         return self._requests(group, lanes, budget, slots) if lanes else []
 
     def _requests(
@@ -343,30 +364,41 @@ class Planner:
             return _MAX_TASKS
         return limits.per_worker - self._book.held_by_worker(session.worker_id, state.lane.queue)
 
-    def _choose_lanes(self, group: Group) -> list[LaneState]:
+    def _choose_lanes(self, group: Group, budget: int) -> list[LaneState]:
         """Ready lanes to read, queue by queue in turn; a queue's lanes by priority.
 
-        A queue that does not fit whole loses its lowest priorities only: they come when the higher
-        ones are exhausted.
+        No more than it takes for what the group wants: lanes known to have more count, the others
+        may turn out empty. A queue that does not fit whole loses its lowest priorities only: they
+        come when the higher ones are exhausted.
         """
+        wanted = min(budget, sum(session.demand for session in group.hungry.values()))
+        chosen: list[LaneState] = []
+        expected = 0
+        for states in self._open_queues(group):
+            states.sort(key=_by_priority)
+            room = _MAX_LANES - len(chosen)
+            if chosen and (len(states) > room or expected >= wanted):
+                break
+            last = states[min(room, len(states)) - 1].lane.priority
+            for state in states:
+                group.ready[state.lane.lane_id] = group.ready.pop(state.lane.lane_id)
+                if state.lane.priority >= last:
+                    chosen.append(state)
+                    expected += _LANE_TASKS if state.has_more else 0
+        return chosen
+
+    def _open_queues(self, group: Group) -> Iterable[list[LaneState]]:
+        """The ready lanes of each queue that is not paused, in the order of their turn."""
         by_queue: dict[str, list[LaneState]] = {}
         for state in group.ready.values():
             limits = self.limits.get(state.lane.queue)
             if limits is None or not limits.paused:
                 by_queue.setdefault(state.lane.queue, []).append(state)
-        names = list(by_queue)
-        if not names:
-            return []
-        group.turn = (group.turn + 1) % len(names)
-        chosen: list[LaneState] = []
-        for name in chain(names[group.turn :], names[: group.turn]):
-            states = sorted(by_queue[name], key=lambda state: -state.lane.priority)
-            room = _MAX_LANES - len(chosen)
-            if chosen and len(states) > room:
-                break
-            last = states[min(room, len(states)) - 1].lane.priority
-            chosen += [state for state in states if state.lane.priority >= last]
-        return chosen
+        return by_queue.values()
+
+
+def _by_priority(state: LaneState) -> int:
+    return -state.lane.priority
 
 
 def _key(session: Session) -> GroupKey:

@@ -282,6 +282,48 @@ def test_all_queues_of_a_large_subscription_get_their_turn() -> None:
     assert min(served.values()) >= 3
 
 
+def read_out(table: Table, request: Request, each: int) -> None:
+    """The request brought so many tasks of each lane, and with them all that it asked for."""
+    for state in request.lanes:
+        state.read(state.cursor + each, each, each)
+    table.settle([request], request.grant.wanted)
+
+
+def test_few_lanes_are_read_where_those_have_enough() -> None:
+    table = Table()
+    lanes = [table.lane(f"q{n}") for n in range(100)]
+    session = table.session(window=64)
+    seen: list[list[int]] = []
+    for _ in range(12):
+        table.planner.demand(session)
+        (request,) = table.planner.plan()
+        seen.append(request.grant.lanes)
+        read_out(table, request, each=64 // len(request.lanes))
+    # Nothing was known of any lane at first. Then two are enough, and it is each one's turn.
+    assert seen[:4] == [lanes[0:32], lanes[32:64], lanes[64:96], [*lanes[96:], lanes[0], lanes[1]]]
+    assert seen[4:] == [lanes[n : n + 2] for n in range(2, 18, 2)]
+
+
+def test_a_lane_that_did_not_give_its_share_counts_as_unknown() -> None:
+    table = Table()
+    for n in range(3):
+        table.lane(f"q{n}")
+    session = table.session(window=64)
+    (request,) = table.planner.plan()
+    rich, poor, _ = request.lanes
+    rich.read(60, 60, 60)
+    poor.read(4, 4, 4)
+    table.settle([request], 64)
+    assert rich.has_more
+    assert not poor.has_more
+    table.planner.demand(session)
+    (request,) = table.planner.plan()
+    # The poor one, the untouched one and the rich one, in the order of their turns.
+    assert len(request.lanes) == 3
+    table.settle([request], 63)
+    assert not rich.has_more, "the request was not filled"
+
+
 def test_groups_that_a_round_does_not_reach_come_first_in_the_next() -> None:
     table = Table()
     for n in range(100):
