@@ -146,9 +146,9 @@ class Catalog:
         self.validate(payload, field)
         return payload
 
-    def parse_all(self, kind: Kind, data: Sequence[bytes]) -> Sequence[Message] | None:
-        """Many payloads from their bytes, validated; None if any of them is to be refused."""
-        return self._batches.parse(kind.message_class, data)
+    def parse_all(self, kind: Kind, delimited: Sequence[bytes]) -> Sequence[Message] | None:
+        """Many payloads, each behind its length, validated; None if any is to be refused."""
+        return self._batches.parse(kind.message_class, delimited)
 
     def parse_json(self, kind: Kind, args: Mapping[str, Any], field: str) -> Message:
         """The payload from its JSON form, validated. Raises InvalidTask."""

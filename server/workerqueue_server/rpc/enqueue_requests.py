@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,10 +33,6 @@ _TWO_KEYS = (
 )
 
 
-# Payloads up to this size are read together: for larger ones the calls do not matter.
-_SMALL_BYTES = 4_096
-
-
 class Payload(NamedTuple):
     """A payload that has been parsed and validated."""
 
@@ -57,28 +52,12 @@ class EnqueueReader:
         # The same for options that say nothing of one task alone: no key, no uniqueness.
         self._plain: BoundedCache[tuple[str, bytes], Spec] = BoundedCache()
 
-    def read_payloads(
-        self, requests: Sequence[worker_queue_pb2.EnqueueRequest]
-    ) -> dict[int, Payload]:
-        """Payloads of a batch, by place, that can be read together. The others are left to read."""
-        groups: dict[str, list[tuple[int, bytes]]] = {}
-        for place, request in enumerate(requests):
-            # Without a packed payload these are empty.
-            packed = request.payload
-            data = packed.value
-            if len(data) <= _SMALL_BYTES:
-                groups.setdefault(packed.type_url, []).append((place, data))
-        found: dict[int, Payload] = {}
-        for type_url, group in groups.items():
-            kind = self._catalog.find(type_url)
-            if kind is None or len(group) == 1:
-                continue
-            messages = self._catalog.parse_all(kind, [data for _, data in group])
-            if messages is None:
-                continue
-            for (place, data), message in zip(group, messages, strict=True):
-                found[place] = Payload(kind, message, data, "payload")
-        return found
+    def plain_spec(self, kind: Kind, options: bytes) -> Spec | None:
+        """The spec of these options of a kind without keys, if they were read before.
+
+        Options that say something of one task alone are never known.
+        """
+        return self._plain.get((kind.name, options))
 
     def read(
         self, request: worker_queue_pb2.EnqueueRequest, payload: Payload | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
@@ -30,8 +30,9 @@ from workerqueue_server.queue.quota import CallQuota, StreamQuota
 from workerqueue_server.queue.scoped_desk import ScopedDesk
 from workerqueue_server.rpc.access import current_principal
 from workerqueue_server.rpc.answers import read_ack, read_heartbeat, read_nack
+from workerqueue_server.rpc.batch_requests import BatchReader
 from workerqueue_server.rpc.enqueue_answers import EnqueueAnswers
-from workerqueue_server.rpc.enqueue_requests import EnqueueReader, Payload
+from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 from workerqueue_server.rpc.frames import LeaseEncoder
 from workerqueue_server.rpc.handlers import (
     Context,
@@ -70,6 +71,7 @@ class WorkerQueueService:
     ) -> None:
         self._engine = engine
         self._reader = EnqueueReader(engine.catalog)
+        self._batches = BatchReader(engine.catalog, self._reader)
         self._answers = EnqueueAnswers(engine.catalog, engine.reads)
         self._scopes = Scopes(engine)
         self._encoder = LeaseEncoder()
@@ -97,26 +99,15 @@ class WorkerQueueService:
 
     async def enqueue(self, data: bytes, context: Context) -> bytes:
         """Enqueue."""
-        task = self._reading()(decode(worker_queue_pb2.EnqueueRequest, data), None)
+        task = self._reader.read(decode(worker_queue_pb2.EnqueueRequest, data))
+        for problem in self._out_of_scope([task.spec]).values():
+            raise problem
         for problem in self._engine.lanes.admit([_lane_name(task.spec)]).values():
             raise problem
         await self._scopes.check_job(task)
         store = partial(self._store, held=held_bytes([task], len(data)))
         (result,) = await self._trace(context, [task], store)
         return await self._answers.one(task, result)
-
-    def _reading(self) -> Callable[[worker_queue_pb2.EnqueueRequest, Payload | None], NewTask]:
-        """Reads the requests of this call's principal; what it may not enqueue is refused."""
-        principal = current_principal()
-        if not principal.scope:
-            return self._reader.read
-
-        def read(request: worker_queue_pb2.EnqueueRequest, payload: Payload | None) -> NewTask:
-            task = self._reader.read(request, payload)
-            principal.check_new_task(task.spec.queue, task.spec.kind)
-            return task
-
-        return read
 
     async def _store(
         self, tasks: Sequence[NewTask], *, held: int, all_or_nothing: bool = False
@@ -171,35 +162,53 @@ class WorkerQueueService:
         size = len(request.tasks)
         if not 1 <= size <= bounds.BATCH_TASKS:
             raise TooLarge("tasks", f"a batch has 1 to {bounds.BATCH_TASKS} tasks, not {size}")
-        read = self._reading()
         tasks: list[NewTask] = []
         refused: dict[int, QueueError] = {}
-        payloads = self._reader.read_payloads(request.tasks)
-        for place, item in enumerate(request.tasks):
-            try:
-                tasks.append(read(item, payloads.get(place)))
-            except Refused as error:
-                refused[place] = error
-        tasks = self._refuse_lanes(size, tasks, refused)
+        for place, task in enumerate(self._batches.read(data, request.tasks)):
+            if isinstance(task, Refused):
+                refused[place] = task
+            else:
+                tasks.append(task)
+        tasks = self._refuse_specs(size, tasks, refused)
         return _Batch(size, tasks, refused, request.all_or_nothing, request.include_tasks)
 
-    def _refuse_lanes(
+    def _refuse_specs(
         self, size: int, tasks: list[NewTask], refused: dict[int, QueueError]
     ) -> list[NewTask]:
-        """The tasks but those that would make a lane too many, which are added to ``refused``."""
+        """The tasks but those that the caller may not enqueue, or that would make a lane too many.
+
+        These are added to ``refused``.
+        """
         specs = dict.fromkeys([task.spec for task in tasks])
-        problems = self._engine.lanes.admit(dict.fromkeys(map(_lane_name, specs)))
+        problems = self._out_of_scope(specs)
+        lanes = dict.fromkeys(_lane_name(spec) for spec in specs if spec not in problems)
+        too_many = self._engine.lanes.admit(lanes)
+        problems |= {
+            spec: too_many[name] for spec in specs if (name := _lane_name(spec)) in too_many
+        }
         if not problems:
             return tasks
         left = []
         places = [place for place in range(size) if place not in refused]
         for place, task in zip(places, tasks, strict=True):
-            problem = problems.get(_lane_name(task.spec))
-            if problem is None:
-                left.append(task)
+            if task.spec in problems:
+                refused[place] = problems[task.spec]
             else:
-                refused[place] = problem
+                left.append(task)
         return left
+
+    @staticmethod
+    def _out_of_scope(specs: Iterable[Spec]) -> dict[Spec, QueueError]:
+        """Why the caller may not enqueue with some of these specs."""
+        principal = current_principal()
+        problems: dict[Spec, QueueError] = {}
+        if principal.scope:
+            for spec in specs:
+                try:
+                    principal.check_new_task(spec.queue, spec.kind)
+                except Refused as error:
+                    problems[spec] = error
+        return problems
 
     async def lease(self, context: Context) -> None:
         """Lease."""

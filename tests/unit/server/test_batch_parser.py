@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.descriptors import everything
-from tests.toolkit import request
 from workerqueue.tasks.v1 import tasks_pb2
-from workerqueue.v1 import worker_queue_pb2
 from workerqueue_server.queue.catalog import Catalog, Kind
-from workerqueue_server.queue.errors import InvalidTask, Refused
+from workerqueue_server.queue.errors import InvalidTask
 from workerqueue_server.queue.varint import varint
-from workerqueue_server.rpc.enqueue_requests import EnqueueReader
 
 CATALOG = Catalog.load({"everything": everything()})
+
+
+def together(kind: Kind, payloads: Sequence[bytes]) -> list[Message] | None:
+    read = CATALOG.parse_all(kind, [varint(len(data)) + data for data in payloads])
+    return None if read is None else list(read)
 
 
 def alone(kind: Kind, payloads: Sequence[bytes]) -> list[Message] | None:
@@ -34,11 +36,10 @@ some_bytes = st.binary(max_size=12) | st.builds(
 )
 
 
-@given(st.lists(some_bytes, max_size=6), st.sampled_from(["runFinished", "everything"]))
+@given(st.lists(some_bytes, min_size=1, max_size=6), st.sampled_from(["runFinished", "everything"]))
 def test_together_is_as_alone(payloads: list[bytes], name: str) -> None:
     kind = CATALOG.kinds[name]
-    together = CATALOG.parse_all(kind, payloads)
-    assert (None if together is None else list(together)) == alone(kind, payloads)
+    assert together(kind, payloads) == alone(kind, payloads)
 
 
 def test_rules_of_a_whole_message_are_applied_to_each() -> None:
@@ -46,8 +47,8 @@ def test_rules_of_a_whole_message_are_applied_to_each() -> None:
     fine = tasks_pb2.ScheduleEmail(to="a@example.com", subject="s", text="t").SerializeToString()
     # Neither a text nor an HTML body.
     broken = tasks_pb2.ScheduleEmail(to="a@example.com", subject="s").SerializeToString()
-    assert CATALOG.parse_all(kind, [fine, fine]) is not None
-    assert CATALOG.parse_all(kind, [fine, broken]) is None
+    assert together(kind, [fine, fine]) is not None
+    assert together(kind, [fine, broken]) is None
     assert alone(kind, [broken]) is None
 
 
@@ -60,34 +61,4 @@ def test_what_is_nested_deeply_is_taken_or_refused_as_alone(depth: int) -> None:
     data = b""
     for number in [children.number] * (depth - 2) + [field.number]:
         data = varint(number << 3 | 2) + varint(len(data)) + data
-    reader = EnqueueReader(CATALOG)
-    made = worker_queue_pb2.EnqueueRequest()
-    made.payload.type_url, made.payload.value = kind.type_url, data
-    ahead = reader.read_payloads([made, made])
-    try:
-        expected = reader.read(made).payload
-    except Refused as error:
-        with pytest.raises(type(error)):
-            reader.read(made, ahead.get(0))
-    else:
-        assert reader.read(made, ahead.get(0)).payload == expected
-
-
-def test_a_batch_reads_together_what_it_can() -> None:
-    reader = EnqueueReader(CATALOG)
-    run, stop = tasks_pb2.RunFinished(id="r"), tasks_pb2.StopVM(id="v")
-    large = tasks_pb2.ScheduleEmail(to="a@example.com", subject="s", text="t" * 5_000)
-    dynamic = worker_queue_pb2.EnqueueRequest()
-    dynamic.dynamic.kind = "runFinished"
-    unknown = worker_queue_pb2.EnqueueRequest()
-    unknown.payload.type_url = "type.googleapis.com/nobody.knows.This"
-    requests = [
-        *(request(run), dynamic, request(stop), unknown, request(run), request(large)),
-        *(request(stop), worker_queue_pb2.EnqueueRequest(), request(large)),
-    ]
-    ahead = reader.read_payloads(requests)
-    read = {place: payload.message.SerializeToString() for place, payload in ahead.items()}
-    runs, stops = run.SerializeToString(), stop.SerializeToString()
-    assert read == {0: runs, 2: stops, 4: runs, 6: stops}
-    broken = request(tasks_pb2.StopVM(id=""))
-    assert set(reader.read_payloads([*requests, broken])) == {0, 4}
+    assert together(kind, [data, data]) in (None, alone(kind, [data, data]))
