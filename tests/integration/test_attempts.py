@@ -72,6 +72,19 @@ async def test_the_steepest_policy_reaches_the_last_attempt(
     assert all(0 <= wait <= 60 * 86_400 for wait in waits)
 
 
+async def test_a_jitter_of_next_to_nothing_is_none(api: Api, queue: str, sql: Inspector) -> None:
+    """A share of the smallest double is no double."""
+    for jitter in (5e-324, 1e-310, 1e-12):
+        waits = await sql.rows(
+            "select distinct workerqueue.backoff_ms(2, array[1000, 2, 60000, %s]) as ms"
+            "  from generate_series(1, 1000)",
+            jitter,
+        )
+        assert [wait["ms"] for wait in waits] == [2_000]
+    retry = policy_pb2.RetryPolicy(initial_backoff=seconds(100), jitter=5e-324)
+    assert await failed_at(api, queue, sql, [1] * 50, retry=retry) == [100] * 50
+
+
 async def _is(sql: Inspector, task_id: str, state: str) -> bool:
     return await sql.state(task_id) == state
 
