@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from threading import Event
 
 import grpc
 import psutil
@@ -27,6 +28,8 @@ OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_
 _LEASE = next(method for method in METHODS if method.name == "Lease")
 _CHOICES = [*METHODS, *[_LEASE] * 6]
 _ROUND = 1_000
+# More than a lease of a stream that is gone lasts.
+_PATIENCE_SECONDS = 120.0
 _CALLERS = 16
 
 
@@ -114,9 +117,20 @@ def serves(channel: grpc.Channel) -> None:
     made = worker_queue_pb2.EnqueueRequest()
     made.payload.Pack(tasks_pb2.RunFinished(id="after"))
     made.options.queue = "after-the-fuzz"
+    made.options.lease_duration.FromSeconds(5)
     task = stub.Enqueue(made).task
     subscribe = lease_pb2.Subscribe(worker_id="healthy", queues=["after-the-fuzz"], max_in_flight=1)
-    frames = stub.Lease(iter([lease_pb2.LeaseRequest(subscribe=subscribe)]))
-    (leased,) = [leased for frame in frames for leased in frame.tasks]
+    enough = Event()
+
+    def requests() -> Iterator[lease_pb2.LeaseRequest]:
+        yield lease_pb2.LeaseRequest(subscribe=subscribe)
+        enough.wait()
+
+    frames = stub.Lease(requests(), timeout=_PATIENCE_SECONDS)
+    try:
+        # A stream that was cut off a moment ago may have been given it: then it comes back.
+        leased = next(leased for frame in frames for leased in frame.tasks)
+    finally:
+        enough.set()
     assert leased.task_id == task.task_id
     stub.Ack(lease_pb2.AckRequest(lease_token=leased.lease_token))
