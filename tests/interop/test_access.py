@@ -24,7 +24,8 @@ from workerqueue.tasks.v1 import tasks_pb2
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(850)]
 
 _SECONDS = 60
-_WITH_ACCESS = [language for language in LANGUAGES if language.name in ("go", "typescript")]
+# To build tonic with TLS would cost every run of the tests more than the test is worth.
+_WITH_ACCESS = [language for language in LANGUAGES if language.name != "rust"]
 
 
 class _Guarded(ServerProcess):

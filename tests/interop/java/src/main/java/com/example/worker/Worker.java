@@ -4,7 +4,6 @@ import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.Duration;
 import io.grpc.ManagedChannel;
-import io.grpc.ManagedChannelBuilder;
 import io.grpc.Status;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
@@ -157,8 +156,7 @@ public final class Worker {
 
   /** Opens a channel with the keepalive that the protocol asks for. */
   public static ManagedChannel connect(String address) {
-    return ManagedChannelBuilder.forTarget(address)
-        .usePlaintext()
+    return Access.channel(address)
         .keepAliveTime(10, TimeUnit.SECONDS)
         .keepAliveTimeout(3, TimeUnit.SECONDS)
         .keepAliveWithoutCalls(true)
