@@ -239,6 +239,9 @@ class Contract(SideBySide):
     ) -> None:
         self._tick()
         held = [self._draw_token(data) for _ in range(present)] if self.tokens else []
+        self._open(worker, window, places, held)
+
+    def _open(self, worker: str, window: int, places: list[int], held: list[bytes]) -> int:
         number = self.steps
         queues = [self.queues[place] for place in places]
         stream = Stream(self.system, queues, worker, window, held)
@@ -251,12 +254,16 @@ class Contract(SideBySide):
                 holder.lease.stream = number
         self.streams[number] = stream
         self._settle()
+        return number
 
     @precondition(lambda self: self.streams)
     @rule(data=st.data(), window=st.integers(0, 4))
     def change_window(self, data: st.DataObject, window: int) -> None:
+        self._change_window(data.draw(st.sampled_from(sorted(self.streams))), window)
+
+    def _change_window(self, number: int, window: int) -> None:
         self._tick()
-        stream = self.streams[data.draw(st.sampled_from(sorted(self.streams)))]
+        stream = self.streams[number]
         stream.window = window
         stream.send(max_in_flight=window)
         self._settle()

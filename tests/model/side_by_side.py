@@ -120,8 +120,7 @@ class SideBySide(RuleBasedStateMachine):
         self.model.pass_time()
         deadline = time.monotonic() + _SETTLE_SECONDS
         while True:
-            self._read_streams()
-            problem = self._unserved() or self._difference()
+            problem = self._read_streams() or self._unserved() or self._difference()
             if not problem:
                 break
             assert time.monotonic() < deadline, problem
@@ -130,15 +129,24 @@ class SideBySide(RuleBasedStateMachine):
         self._check_cancellations()
         self._check_limits()
 
-    def _read_streams(self) -> None:
-        for number, stream in self.streams.items():
+    def _read_streams(self) -> str:
+        """Enters what arrived, in the order in which it was granted; what cannot be entered.
+
+        One that stands behind another in line may arrive before it, on another stream: it waits for
+        that one to be entered.
+        """
+        with self.system.news:
+            arrived = [(task, n) for n, stream in self.streams.items() for task in stream.tasks]
+        for task, number in sorted(arrived, key=lambda pair: pair[0].lease_token[16:]):
+            stream = self.streams[number]
+            line = self.model.grantable(stream.queues, (), stream.worker)[task.queue]
+            if task.task_id not in [t.task_id for t in line]:
+                return f"not for worker {stream.worker}: {task}"
+            assert self._demand(number) > 0, "over its window"
             with self.system.news:
-                got, stream.tasks = stream.tasks, []
-            for task in got:
-                line = self.model.grantable(stream.queues, (), stream.worker)[task.queue]
-                assert task.task_id in [t.task_id for t in line], f"not for a worker: {task}"
-                assert self._demand(number) > 0, "over its window"
-                self._granted(task, stream.worker, None, number)
+                stream.tasks.remove(task)
+            self._granted(task, stream.worker, None, number)
+        return ""
 
     def _demand(self, number: int) -> int:
         held = sum(
