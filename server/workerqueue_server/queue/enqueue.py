@@ -1,5 +1,6 @@
 """Storing tasks: concurrent calls share one write."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,18 @@ _MAX_BATCH = 10_000
 _MAX_WAITING = 40_000
 
 # Ids must be unique, not secret: a generator of our own spares a system call per task.
-_random = Random(SystemRandom().getrandbits(256))
+_random = Random()
 _VERSION_BITS = 7 << 76 | 2 << 62
 _RANDOM_BITS = (1 << 80) - 1 & ~(0xF << 76 | 3 << 62)
+
+
+def _seed() -> None:
+    """Makes this process's ids others than those of the process that it was forked from."""
+    _random.seed(SystemRandom().getrandbits(256))
+
+
+_seed()
+os.register_at_fork(after_in_child=_seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
