@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from psycopg.sql import SQL, Literal
+
 from tests.integration.admin.toolkit import EXPIRED, Admin
 from tests.sql import Inspector
 from tests.toolkit import Api, eventually, request, seconds
@@ -65,3 +67,20 @@ async def test_changes_by_hand_are_counted_and_truncation_is_mended(
     await sql.rows("delete from workerqueue.task_flows")
     await sql.rows("select workerqueue.recount_tasks()")
     assert await admin.depths(queue) == {"available": 1, "scheduled": 1}
+
+
+async def test_one_session_counts_by_row_only_where_no_function_counts(
+    api: Api, admin: Admin, sql: Inspector, queue: str
+) -> None:
+    """The question is answered once a statement, never for good: not in a prepared one either."""
+    ids = await api.ids([request(queue=queue) for _ in range(4)])
+    await sql.rows("prepare take_away (uuid) as delete from workerqueue.tasks where id = $1")
+    for place, task_id in enumerate(ids[:3]):
+        await sql.rows(
+            "select set_config('workerqueue.counts_itself', %s, false)", "yes" if place == 1 else ""
+        )
+        await sql.connection.execute(SQL("execute take_away ({id})").format(id=Literal(task_id)))
+    # The one in the middle said that it counts itself, and did not.
+    assert await admin.depths(queue) == {"available": 2}
+    await sql.rows("select workerqueue.recount_tasks()")
+    assert await admin.depths(queue) == {"available": 1}
