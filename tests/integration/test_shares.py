@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.postgres import Database
 from workerqueue_server.store.migrator import migrate
-from workerqueue_server.store.records import GrantRequest, NewTasks
+from workerqueue_server.store.records import GrantRequest, GrantRun, NewTasks
 from workerqueue_server.store.tasks import TaskStore
 
 QUEUES, KINDS, PRIORITIES = ("a", "b", "c", "d"), ("startRun", "runFinished"), (0, 5, 9)
@@ -87,8 +87,45 @@ async def test_each_queue_gives_the_first_of_its_line_and_nothing_is_left_for_wa
         own = [task_id for task_id in taken if task_id in set(line[queue])]
         assert set(own) == set(line[queue][: len(own)])
         assert len(own) <= room[queue]
-    await store.finish(sorted(tokens), None)
-    rest = await store.grant([GrantRequest(order, [0] * len(order), ["w"], 4_000, None, None)])
-    while rest:
-        await store.finish(sorted(token for run in rest for token in run.tokens), None)
-        rest = await store.grant([GrantRequest(order, [0] * len(order), ["w"], 4_000, None, None)])
+    await store.finish(tokens_in_order(runs), None)
+    await empty(store, order)
+
+
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(1, 200))
+async def test_queues_with_a_lane_each_give_the_same(
+    store: TaskStore, counts: list[int], wanted: int
+) -> None:
+    made = await store.ensure_lanes([(f"q{n}", "startRun", 0) for n in range(len(counts))])
+    order = [lane.lane_id for lane in made]
+    of_lane: dict[int, list[bytes]] = {}
+    for lane, count in zip(order, counts, strict=True):
+        of_lane[lane] = await fill(store, [lane] * count) if count else []
+    runs = await store.grant([GrantRequest(order, [0] * len(order), ["w"], wanted, None, None)])
+    given = {
+        lane: [token[:16] for run in runs if run.lane_id == lane for token in run.tokens]
+        for lane in order
+    }
+    assert sum(map(len, given.values())) == min(wanted, sum(counts))
+    for lane, ids in of_lane.items():
+        assert given[lane] == ids[: len(given[lane])]
+    # Only what has no more gives less, but for parts that are not whole and the order of turns.
+    least = min(
+        [len(given[lane]) for lane in order if len(given[lane]) < len(of_lane[lane])], default=60
+    )
+    assert max(map(len, given.values())) <= least + 2
+    await store.finish(tokens_in_order(runs), None)
+    await empty(store, order)
+
+
+def tokens_in_order(runs: Sequence[GrantRun]) -> list[bytes]:
+    return sorted(token for run in runs for token in run.tokens)
+
+
+async def empty(store: TaskStore, lanes: list[int]) -> None:
+    """Takes and finishes all that the lanes have."""
+    request = GrantRequest(lanes, [0] * len(lanes), ["w"], 4_000, None, None)
+    while runs := await store.grant([request]):
+        await store.finish(tokens_in_order(runs), None)
