@@ -303,6 +303,29 @@ class FailOver(Fault):
         return True
 
 
+class FreezeStandby(OnPostgres):
+    """SIGSTOP to the synchronous standby for longer than a lease: no commit ends meanwhile."""
+
+    name = "freeze standby"
+    seconds = (0.5, 10)
+    past_lease = True
+
+    @staticmethod
+    def unavailable(stage: Stage) -> str | None:
+        """Needs a standby."""
+        return None if stage.standby is not None else "no standby"
+
+    async def strike(self, stage: Stage, target: str, pick: Random) -> None:
+        """Stops it, unless it was promoted: PostgreSQL itself is for another fault."""
+        if stage.standby is not None:
+            await asyncio.to_thread(stage.standby.freeze)
+
+    async def heal(self, stage: Stage, target: str) -> None:
+        """Lets it go on."""
+        if stage.standby is not None:
+            await asyncio.to_thread(stage.standby.thaw)
+
+
 class TerminateBackends(Fault):
     """A storm of pg_terminate_backend over every connection of the servers."""
 

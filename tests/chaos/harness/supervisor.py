@@ -44,6 +44,7 @@ FAULTS: dict[type[Fault], int] = {
     faults.KillPostgres: 2,
     faults.RestartPostgres: 1,
     faults.FailOver: 2,
+    faults.FreezeStandby: 2,
     faults.TerminateBackends: 2,
     faults.ExhaustConnections: 1,
     faults.LoseNotify: 1,
