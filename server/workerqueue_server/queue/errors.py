@@ -32,6 +32,8 @@ QueueError
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
+# So many violations stand in a message; details have room for more.
+_SAID = 20
 _SHOWN = 200
 
 
@@ -63,7 +65,10 @@ class InvalidTask(Refused):
     reason = "INVALID_FIELD"
 
     def __init__(self, violations: Sequence[Violation], *, payload: bool = False) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        said = [f"{v.field}: {v.description}" for v in violations[:_SAID]]
+        if len(violations) > _SAID:
+            said.append(f"and {len(violations) - _SAID} more")
+        super().__init__("; ".join(said))
         self.violations = list(violations)
         if payload:
             self.reason = "INVALID_PAYLOAD"  # type: ignore[misc]

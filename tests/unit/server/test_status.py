@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -112,22 +112,29 @@ def _trailers(status: status_pb2.Status) -> int:
 
 
 @pytest.mark.parametrize(
-    "error",
+    "make",
     [
-        errors.InvalidTask([errors.Violation(_LONG, _LONG)] * 10_000),
-        errors.InvalidTask([errors.Violation("f" * 100, "d" * 60)] * 10_000),
-        errors.UnknownKind(_LONG, _LONG, [_LONG]),
-        errors.TooLarge(_LONG, _LONG),
-        errors.ScheduleFromFile(_LONG, _LONG),
-        MalformedMessage(_LONG),
-        errors.QueueNotFound("\x00" * 10_000),
+        # Made by the test, not with the module: these are large.
+        lambda: errors.InvalidTask([errors.Violation(_LONG, _LONG)] * 10_000),
+        lambda: errors.InvalidTask([errors.Violation("f" * 100, "d" * 60)] * 10_000),
+        lambda: errors.UnknownKind(_LONG, _LONG, [_LONG]),
+        lambda: errors.TooLarge(_LONG, _LONG),
+        lambda: errors.ScheduleFromFile(_LONG, _LONG),
+        lambda: MalformedMessage(_LONG),
+        lambda: errors.QueueNotFound("\x00" * 10_000),
     ],
-    ids=lambda error: type(error).__name__,
 )
-def test_no_status_is_larger_than_clients_accept(error: errors.QueueError) -> None:
+def test_no_status_is_larger_than_clients_accept(make: Callable[[], errors.QueueError]) -> None:
+    error = make()
     status = status_of(error)
     assert _trailers(status) < _SAFE_TRAILERS
     assert _reason(status).reason == error.reason
+
+
+def test_a_message_names_some_violations_and_counts_the_others() -> None:
+    error = errors.InvalidTask([errors.Violation(f"f{n}", "is wrong") for n in range(10_000)])
+    assert error.message.startswith("f0: is wrong; f1: is wrong; ")
+    assert error.message.endswith("; f19: is wrong; and 9980 more")
 
 
 def test_what_is_left_out_is_counted() -> None:
