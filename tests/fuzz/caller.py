@@ -16,7 +16,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from workerqueue.v1 import error_pb2
 
-_SECONDS = 60.0
+# A machine that is busy with other things is no finding.
+_SECONDS = 180.0
 # A watch of a task that does not change goes on until its caller leaves.
 _WATCH_SECONDS = 0.05
 _REASONS = {

@@ -38,9 +38,14 @@ def test_no_bytes_make_the_server_fail_leak_or_grow(
     server: ServerProcess, database: Database
 ) -> None:
     campaign = Campaign(server, database, _SEED)
+    told = 0
     for done in campaign.run(_CASES or _SHORT):
         if _CASES:
             print(done, campaign.sizes[-1], len(campaign.problems), flush=True)  # noqa: T201
+            # At once: a run of hours may be broken off.
+            for problem in list(campaign.problems.values())[told:]:
+                print(problem, flush=True)  # noqa: T201
+            told = len(campaign.problems)
     if _CASES:
         for outcome, count in sorted(campaign.outcomes.items()):
             print(f"{count:8} {outcome}")  # noqa: T201
