@@ -7,6 +7,7 @@ worker makes a request of its own.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ _MAX_LANES = 32
 # A request reads so many lanes that each one known to have more gives about so many tasks: to read
 # a lane costs the database as much as a few tasks.
 _LANE_TASKS = 32
+# So many times a plan goes on to other lanes because limits leave no room in those it chose.
+_MAX_LOOKS = 4
 
 GroupKey = tuple[frozenset[str], frozenset[str], int | None]
 
@@ -295,8 +298,15 @@ class Planner:
                 self.demand(session)
 
     def _plan_group(self, group: Group, budget: int, slots: int) -> list[Request]:
-        lanes = self._choose_lanes(group, budget)
-        return self._requests(group, lanes, budget, slots) if lanes else []
+        queues = self._open_queues(group)
+        for _ in range(_MAX_LOOKS):
+            if not queues or not group.hungry:
+                break
+            lanes = self._choose_lanes(group, queues, budget)
+            if requests := self._requests(group, lanes, budget, slots):
+                return requests
+            # The limits of these queues leave no room to those who want: the next ones may.
+        return []
 
     def _requests(
         self, group: Group, lanes: list[LaneState], budget: int, slots: int
@@ -364,37 +374,42 @@ class Planner:
             return _MAX_TASKS
         return limits.per_worker - self._book.held_by_worker(session.worker_id, state.lane.queue)
 
-    def _choose_lanes(self, group: Group, budget: int) -> list[LaneState]:
-        """Ready lanes to read, queue by queue in turn; a queue's lanes by priority.
+    def _choose_lanes(
+        self, group: Group, queues: deque[list[LaneState]], budget: int
+    ) -> list[LaneState]:
+        """Takes lanes to read from the first queues; a queue's lanes by priority.
 
         No more than it takes for what the group wants: lanes known to have more count, the others
-        may turn out empty. A queue that does not fit whole loses its lowest priorities only: they
-        come when the higher ones are exhausted.
+        may turn out empty or their limit full. A queue that does not fit whole loses its lowest
+        priorities only: they come when the higher ones are exhausted.
         """
         wanted = min(budget, sum(session.demand for session in group.hungry.values()))
         chosen: list[LaneState] = []
         expected = 0
-        for states in self._open_queues(group):
-            states.sort(key=_by_priority)
+        while queues:
+            states = sorted(queues[0], key=_by_priority)
             room = _MAX_LANES - len(chosen)
             if chosen and (len(states) > room or expected >= wanted):
                 break
+            queues.popleft()
+            limits = self.limits.get(states[0].lane.queue)
+            is_limited = limits is not None and limits.per_worker is not None
             last = states[min(room, len(states)) - 1].lane.priority
             for state in states:
                 group.ready[state.lane.lane_id] = group.ready.pop(state.lane.lane_id)
                 if state.lane.priority >= last:
                     chosen.append(state)
-                    expected += _LANE_TASKS if state.has_more else 0
+                    expected += _LANE_TASKS if state.has_more and not is_limited else 0
         return chosen
 
-    def _open_queues(self, group: Group) -> Iterable[list[LaneState]]:
+    def _open_queues(self, group: Group) -> deque[list[LaneState]]:
         """The ready lanes of each queue that is not paused, in the order of their turn."""
         by_queue: dict[str, list[LaneState]] = {}
         for state in group.ready.values():
             limits = self.limits.get(state.lane.queue)
             if limits is None or not limits.paused:
                 by_queue.setdefault(state.lane.queue, []).append(state)
-        return by_queue.values()
+        return deque(by_queue.values())
 
 
 def _by_priority(state: LaneState) -> int:

@@ -304,6 +304,21 @@ def test_few_lanes_are_read_where_those_have_enough() -> None:
     assert seen[4:] == [lanes[n : n + 2] for n in range(2, 18, 2)]
 
 
+def test_a_limit_that_is_full_does_not_hide_the_queues_behind_it() -> None:
+    table = Table()
+    for n in range(40):
+        table.lane("limited", priority=n % 20)
+    behind = table.lane("open")
+    session = table.session("limited", "open", window=4)
+    for state in table.planner.lanes.values():
+        state.has_more = state.lane.queue == "limited"
+    table.planner.set_limits({"limited": QueueLimits(per_worker=1, total=None, paused=False)})
+    table.hold(session, "limited", 1)
+    (request,) = table.planner.plan()
+    assert request.grant.lanes == [behind]
+    assert request.grant.wanted == 3
+
+
 def test_a_lane_that_did_not_give_its_share_counts_as_unknown() -> None:
     table = Table()
     for n in range(3):
