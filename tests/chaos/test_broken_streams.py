@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.harness.faulty import VARIABLE, arm
+from tests.chaos.harness.faulty import arm
 from tests.chaos.harness.proxy import Proxy
-from tests.postgres import Database
 from tests.servers import ServerProcess
 from tests.sql import Inspector
 from tests.toolkit import Api, WorkerStream, connected, eventually, request
 from workerqueue.v1 import worker_admin_pb2, worker_queue_pb2
 from workerqueue.v1.worker_queue_admin_pb2_grpc import WorkerQueueAdminStub
 
-REPOSITORY = Path(__file__).parents[2]
 # More than an enqueue hands over in its own transaction.
 MANY = 300
 # So no lease ends by its clock while a test waits.
@@ -28,30 +25,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def point(tmp_path: Path) -> Path:
-    return tmp_path / "point"
-
-
-@pytest.fixture
-def server(database: Database, point: Path) -> Iterator[ServerProcess]:
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    with ServerProcess(
-        database.dsn,
-        program=("-m", "tests.chaos.harness.faulty"),
-        environment={VARIABLE: str(point), "PYTHONPATH": path},
-    ) as server:
-        yield server
-
-
-@pytest.fixture
-async def api(server: ServerProcess) -> AsyncIterator[Api]:
-    async with connected(server.address) as api:
+async def api(faulty: ServerProcess) -> AsyncIterator[Api]:
+    async with connected(faulty.address) as api:
         yield api
 
 
 @pytest.fixture
-async def proxy(server: ServerProcess) -> AsyncIterator[Proxy]:
-    proxy = Proxy("worker - server", ("127.0.0.1", server.port))
+async def proxy(faulty: ServerProcess) -> AsyncIterator[Proxy]:
+    proxy = Proxy("worker - server", ("127.0.0.1", faulty.port))
     await proxy.start()
     yield proxy
     await proxy.stop()
