@@ -28,17 +28,14 @@ _CONNECTION_DEFAULTS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# PostgreSQL notices us in the same way: while it waits for somebody who is gone to read an answer,
-# its transaction holds rows that all others want, and no time-out of a statement ends that wait.
-# Settings without an effect on unix sockets.
-NOTICED: LiteralString = (
-    "set tcp_user_timeout = '10s'; set tcp_keepalives_idle = 5;"
-    " set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3"
-)
-# A statement that waits for somebody's lock gives up after 5 s, so that one stuck key cannot stop a
-# duty for good.
-_SESSION_SETTINGS: LiteralString = (
-    "set lock_timeout = '5s'; set statement_timeout = '60s'; set jit = off; " + NOTICED
+# What every session of this server has set, for duties and for reads. A statement that waits for
+# somebody's lock gives up, so that one stuck key cannot stop a duty for good. Without statistics a
+# list looks costly enough to be compiled, which takes longer than it. PostgreSQL notices us as we
+# notice it: while it waits for somebody who is gone to read an answer, its transaction holds rows
+# that all others want, and no time-out of a statement ends that wait (no effect on unix sockets).
+SESSION_SETTINGS: LiteralString = (
+    "set lock_timeout = '5s'; set jit = off; set tcp_user_timeout = '10s';"
+    " set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3;"
 )
 _ATTEMPTS = 5
 
@@ -55,7 +52,7 @@ async def connect(dsn: str, name: str, settings: LiteralString = "") -> AsyncCon
         conninfo(dsn, application_name=f"workerqueue {name}"), autocommit=True
     )
     binary.register(connection)
-    await connection.execute(_SESSION_SETTINGS + settings)
+    await connection.execute(SESSION_SETTINGS + " set statement_timeout = '60s'" + settings)
     return connection
 
 

@@ -10,7 +10,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from workerqueue_server.store import binary
 from workerqueue_server.store.errors import DatabaseUnavailable, is_worth_repeating, translate
-from workerqueue_server.store.link import NOTICED, conninfo
+from workerqueue_server.store.link import SESSION_SETTINGS, conninfo
 from workerqueue_server.store.statements import statement
 
 Record = dict[str, Any]
@@ -40,10 +40,7 @@ async def configure(connection: AsyncConnection[Any]) -> None:
     """Gives a new connection of the pool this server's settings and types."""
     binary.register(connection)
     await connection.set_autocommit(True)
-    # Without statistics a list looks costly enough to be compiled, which takes longer than it.
-    await connection.execute(
-        f"set statement_timeout = '30s'; set lock_timeout = '5s'; set jit = off; {NOTICED}"
-    )
+    await connection.execute(SESSION_SETTINGS + " set statement_timeout = '30s'")
 
 
 class ReadStore:
