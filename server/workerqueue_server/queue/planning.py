@@ -81,7 +81,6 @@ class LaneState:
 
     def rest(self) -> None:
         """Nothing is available after the cursor."""
-        self.has_more = False
         if self.ready:
             self.ready = False
             for group in self.groups:

@@ -83,25 +83,19 @@ class BatchReader:
         messages = self._catalog.parse_all(kind, [item[2] for item in items])
         if messages is None:
             return
-        if kind.concurrency_key is not None or kind.job_key is not None:
-            for (place, _, delimited, start, _), message in zip(items, messages, strict=True):
-                payload = Payload(kind, message, delimited[start:], "payload")
-                read[place] = self._alone(requests[place], payload)
-            return
         specs: dict[bytes, Spec] = {}
         for number, (place, task_id, delimited, start, options) in enumerate(items):
-            spec = specs.get(options)
+            data = delimited[start:]
+            spec = specs.get(options) or self._reader.plain_spec(kind, options)
             if spec is None:
-                spec = self._reader.plain_spec(kind, options)
-                if spec is None:
-                    payload = Payload(kind, messages[number], delimited[start:], "payload")
-                    read[place] = self._alone(requests[place], payload)
-                    continue
-                specs[options] = spec
+                payload = Payload(kind, messages[number], data, "payload")
+                read[place] = self._alone(requests[place], payload)
+                continue
+            specs[options] = spec
             if task_id:
-                read[place] = _own_id(task_id, spec, delimited[start:])
+                read[place] = _own_id(task_id, spec, data)
             else:
-                read[place] = NewTask(new_task_id(), False, spec, delimited[start:], None)
+                read[place] = NewTask(new_task_id(), False, spec, data, None)
 
     def _alone(self, request: _Request, payload: Payload | None = None) -> NewTask | Refused:
         try:

@@ -53,10 +53,13 @@ class EnqueueReader:
         self._plain: BoundedCache[tuple[str, bytes], Spec] = BoundedCache()
 
     def plain_spec(self, kind: Kind, options: bytes) -> Spec | None:
-        """The spec of these options of a kind without keys, if they were read before.
+        """The spec of these options, if they were read before and say all but the payload.
 
-        Options that say something of one task alone are never known.
+        None where the kind has keys, which come of the payload, and for options that say something
+        of one task alone.
         """
+        if kind.concurrency_key is not None or kind.job_key is not None:
+            return None
         return self._plain.get((kind.name, options))
 
     def read(

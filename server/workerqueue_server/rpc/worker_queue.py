@@ -100,8 +100,7 @@ class WorkerQueueService:
     async def enqueue(self, data: bytes, context: Context) -> bytes:
         """Enqueue."""
         task = self._reader.read(decode(worker_queue_pb2.EnqueueRequest, data))
-        for problem in self._out_of_scope([task.spec]).values():
-            raise problem
+        current_principal().check_new_task(task.spec.queue, task.spec.kind)
         for problem in self._engine.lanes.admit([_lane_name(task.spec)]).values():
             raise problem
         await self._scopes.check_job(task)
@@ -202,12 +201,11 @@ class WorkerQueueService:
         """Why the caller may not enqueue with some of these specs."""
         principal = current_principal()
         problems: dict[Spec, QueueError] = {}
-        if principal.scope:
-            for spec in specs:
-                try:
-                    principal.check_new_task(spec.queue, spec.kind)
-                except Refused as error:
-                    problems[spec] = error
+        for spec in specs:
+            try:
+                principal.check_new_task(spec.queue, spec.kind)
+            except Refused as error:
+                problems[spec] = error
         return problems
 
     async def lease(self, context: Context) -> None:
